@@ -1,0 +1,121 @@
+"""What one CTA of the Hopper forward kernel takes: threads, registers, shared memory.
+
+Warpgroup 0 feeds the rings by TMA; each further warpgroup of 128 threads owns 64 query rows.
+
+Notation, per CTA: Q ``(tile_m, head_dim_padded)``, K ``(tile_n, head_dim_padded)``, V ``(tile_n,
+head_dim_v_padded)``, S and P ``(tile_m, tile_n)``, O ``(tile_m, head_dim_v_padded)``.
+"""
+
+from __future__ import annotations
+
+from fa4gen.core.config import KernelConfig
+from fa4gen.core.errors import UnknownName
+from fa4gen.core.problem import KernelSignature
+from fa4gen.hardware import Arch
+from fa4gen.hardware.arch import WARPGROUP_THREADS
+
+ROWS_PER_WARPGROUP = 64
+"""M of one ``wgmma``. Source: PTX ISA, wgmma.mma_async shapes."""
+
+SMEM_ALIGNMENT_BYTES = 1024
+"""Alignment of every tile: the period of the 128-byte swizzle.
+
+Source: PTX ISA, shared memory matrix descriptor.
+"""
+
+SMEM_RESERVE_BYTES = 1024
+"""Barriers, and what aligning the first tile may cost. assumed: well above the barriers' bytes."""
+
+BOOKKEEPING_REGS = 24
+"""Registers of a consumer thread besides accumulators and P: row maxima and sums, addresses,
+loop state. assumed: the least a kernel can do with; more only spills a little."""
+
+MODELLED_ARCHS = ("sm90",)
+"""Architectures whose kernel this module describes."""
+
+REG_GRANULE = 8
+"""Registers are allotted per thread in these steps. Source: PTX ISA, setmaxnreg."""
+
+MAX_REGS_SETMAXNREG = 256
+"""Largest operand of ``setmaxnreg``. Source: PTX ISA, setmaxnreg."""
+
+
+def num_consumer_warpgroups(config: KernelConfig) -> int:
+    """Warpgroups that compute: one per 64 rows of the query tile."""
+    return config.tile_m // ROWS_PER_WARPGROUP
+
+
+def num_threads(config: KernelConfig) -> int:
+    """Threads of one CTA: the producer warpgroup and the consumers."""
+    return (1 + num_consumer_warpgroups(config)) * WARPGROUP_THREADS
+
+
+def launch_regs(config: KernelConfig, arch: Arch) -> int:
+    """Registers per thread a CTA starts with: an even share of the SM, in steps of 8.
+
+    ``setmaxnreg`` moves registers between the warpgroups of a CTA but never adds any, so this
+    times the number of threads is the pool.
+    """
+    share = arch.regs_per_sm // num_threads(config) // REG_GRANULE * REG_GRANULE
+    return min(share, MAX_REGS_SETMAXNREG)
+
+
+def full_regs_consumer(config: KernelConfig, arch: Arch) -> int:
+    """The largest ``regs_consumer`` that the pool leaves beside ``regs_producer``."""
+    consumers = num_consumer_warpgroups(config)
+    left = launch_regs(config, arch) * (1 + consumers) - config.regs_producer
+    return min(left // consumers // REG_GRANULE * REG_GRANULE, MAX_REGS_SETMAXNREG)
+
+
+def accumulator_regs(signature: KernelSignature, config: KernelConfig) -> int:
+    """Registers per consumer thread for S, O and P where they live at the same time.
+
+    A thread holds half a column of its warpgroup's 64 rows: ``columns / 2`` fp32 registers. P is
+    packed two to a register. With overlap the next S exists while P still feeds the PV product;
+    without, P grows as S is used up.
+    """
+    scores = config.tile_n // 2
+    out = signature.head_dim_v_padded // 2
+    p_beside_scores = config.p_in_registers and config.intra_warpgroup_overlap
+    return scores + out + (config.tile_n // 4 if p_beside_scores else 0)
+
+
+def consumer_regs_needed(signature: KernelSignature, config: KernelConfig) -> int:
+    """Least registers per consumer thread with which the kernel is worth running."""
+    return accumulator_regs(signature, config) + BOOKKEEPING_REGS
+
+
+def smem_buffers(signature: KernelSignature, config: KernelConfig) -> dict[str, int]:
+    """Bytes of each shared buffer, every tile rounded up to its alignment.
+
+    O is written over Q, which is no longer read by then.
+    """
+    itemsize = signature.dtype.itemsize
+    k_tile = config.tile_n * signature.head_dim_padded * itemsize
+    v_tile = config.tile_n * signature.head_dim_v_padded * itemsize
+    q_and_o = config.tile_m * max(signature.head_dim_padded, signature.head_dim_v_padded) * itemsize
+    p_tile = 0 if config.p_in_registers else config.tile_m * config.tile_n * itemsize
+    return {
+        "Q/O": _aligned(q_and_o),
+        "K": _aligned(config.num_kv_stages * k_tile),
+        "V": _aligned(config.num_kv_stages * v_tile),
+        "P": _aligned(p_tile),
+        "barriers": SMEM_RESERVE_BYTES,
+    }
+
+
+def smem_bytes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> int:
+    """Dynamic shared memory of one CTA, in bytes, barriers included.
+
+    Compare with ``arch.smem_per_cta_bytes`` through :func:`fa4gen.feasibility.check` only.
+
+    Raises:
+        UnknownName: no kernel exists for this arch, so nothing is known of its layout.
+    """
+    if arch.name not in MODELLED_ARCHS:
+        raise UnknownName("arch with a known kernel layout", arch.name, MODELLED_ARCHS)
+    return sum(smem_buffers(signature, config).values())
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // SMEM_ALIGNMENT_BYTES) * SMEM_ALIGNMENT_BYTES

@@ -1,0 +1,202 @@
+"""A search space: its knobs, its defaults, and walking through what is feasible in it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from fa4gen.core.config import KernelConfig, KnobValue
+from fa4gen.core.errors import NoFeasibleKernel, UnknownName
+from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility import DERIVED_KNOBS, RULE_KNOBS, canonicalise, check
+from fa4gen.hardware import Arch
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One knob and the values worth trying."""
+
+    name: str
+    ordered: bool
+    """Whether neighbouring values are alike, so that a search may step through them."""
+    values: tuple[KnobValue, ...]
+    meaning: str
+    why: str
+    """Why the range ends where it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRow:
+    """One row of the table of defaults; the first row that matches a signature wins."""
+
+    head_dim_max: int
+    """Largest padded ``head_dim`` the row holds for."""
+    head_dim_v_max: int
+    """Largest padded ``head_dim_v`` the row holds for."""
+    causal: bool | None
+    """The mask it holds for; ``None`` for both."""
+    why: str
+    config: KernelConfig
+
+    def matches(self, signature: KernelSignature) -> bool:
+        """Whether this row is about ``signature``."""
+        return (
+            signature.head_dim_padded <= self.head_dim_max
+            and signature.head_dim_v_padded <= self.head_dim_v_max
+            and self.causal in (None, signature.causal)
+        )
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The knobs of one kernel family and the values worth trying."""
+
+    name: str
+    """Name of the file, e.g. ``sm90_fwd``."""
+    arch: str
+    """Name of the architecture it is for."""
+    direction: str
+    """``fwd`` or ``bwd``."""
+    knobs: tuple[Knob, ...]
+    defaults: tuple[DefaultRow, ...]
+
+    def knob(self, name: str) -> Knob:
+        """The knob ``name``.
+
+        Raises:
+            UnknownName: the space has no such knob.
+        """
+        for knob in self.knobs:
+            if knob.name == name:
+                return knob
+        raise UnknownName("knob", name, (knob.name for knob in self.knobs))
+
+    @property
+    def cardinality(self) -> int:
+        """Combinations of all values, feasible or not."""
+        return math.prod(len(knob.values) for knob in self.knobs)
+
+    def default_row(self, signature: KernelSignature) -> DefaultRow:
+        """The row of the table of defaults for ``signature``, with its reason.
+
+        Raises:
+            NoFeasibleKernel: the head dimensions are beyond the table.
+        """
+        for row in self.defaults:
+            if row.matches(signature):
+                return row
+        largest = max(self.defaults, key=lambda row: (row.head_dim_max, row.head_dim_v_max))
+        raise NoFeasibleKernel(
+            f"space {self.name}: got head_dim {signature.head_dim} and head_dim_v "
+            f"{signature.head_dim_v}, allowed: up to {largest.head_dim_max} and "
+            f"{largest.head_dim_v_max}; split the heads"
+        )
+
+    def default(self, signature: KernelSignature) -> KernelConfig:
+        """The configuration to run without any tuning, and the anchor that gains refer to.
+
+        Raises:
+            NoFeasibleKernel: the head dimensions are beyond the table.
+        """
+        return self.default_row(signature).config
+
+    def contains(self, config: KernelConfig) -> bool:
+        """Whether every knob of ``config`` has a value of this space."""
+        return all(getattr(config, knob.name) in knob.values for knob in self.knobs)
+
+    def configs(self, signature: KernelSignature, arch: Arch) -> Iterator[KernelConfig]:
+        """Every feasible configuration once, in canonical form and in a fixed order."""
+        free = [knob for knob in self.knobs if knob.name not in RULE_KNOBS]
+        free_choices = _distinct_free_choices(signature, tuple(free))
+        for base in self.feasible_bases(signature, arch):
+            for choice in free_choices:
+                yield replace(base, **choice)
+
+    def feasible_bases(self, signature: KernelSignature, arch: Arch) -> tuple[KernelConfig, ...]:
+        """The feasible canonical configurations of the knobs that decide feasibility.
+
+        The other knobs are at the first value of their ranges. :meth:`configs` is the product of
+        these and of the other knobs' values.
+        """
+        return _feasible_bases(self, signature, arch)
+
+    def neighbours(self, config: KernelConfig) -> Iterator[KernelConfig]:
+        """Configurations one knob away: next values of ordered knobs, all others of the rest.
+
+        They may be infeasible, and two may have one canonical form.
+        """
+        for knob in self.knobs:
+            current = getattr(config, knob.name)
+            for value in _nearby(knob, current):
+                change: dict[str, Any] = {knob.name: value}
+                yield replace(config, **change)
+
+    def sample(self, rng: random.Random, signature: KernelSignature, arch: Arch) -> KernelConfig:
+        """A random feasible configuration in canonical form.
+
+        Raises:
+            NoFeasibleKernel: the space has none for this signature on this arch.
+        """
+        bases = self.feasible_bases(signature, arch)
+        if not bases:
+            raise NoFeasibleKernel(_why_none(self, signature, arch))
+        free = {k.name: rng.choice(k.values) for k in self.knobs if k.name not in RULE_KNOBS}
+        values: Mapping[str, Any] = free
+        return canonicalise(signature, replace(rng.choice(bases), **values), arch)
+
+
+def _nearby(knob: Knob, current: KnobValue) -> tuple[KnobValue, ...]:
+    """Values one step from ``current``; from outside the range, its nearest ends."""
+    if not knob.ordered:
+        return tuple(value for value in knob.values if value != current)
+    below = [value for value in knob.values if _less(value, current)]
+    above = [value for value in knob.values if _less(current, value)]
+    return (*below[-1:], *above[:1])
+
+
+def _less(left: KnobValue, right: KnobValue) -> bool:
+    return float(left) < float(right)
+
+
+def _distinct_free_choices(
+    signature: KernelSignature, free: tuple[Knob, ...]
+) -> list[dict[str, Any]]:
+    """Values of the knobs that no rule reads, without those that come to the same kernel."""
+    choices: dict[tuple[KnobValue, ...], None] = {}
+    for combination in itertools.product(*(knob.values for knob in free)):
+        values: dict[str, Any] = {k.name: v for k, v in zip(free, combination, strict=True)}
+        canonical = canonicalise(signature, KernelConfig(**values))
+        choices[tuple(getattr(canonical, knob.name) for knob in free)] = None
+    names = [knob.name for knob in free]
+    return [dict(zip(names, choice, strict=True)) for choice in choices]
+
+
+@lru_cache(maxsize=64)
+def _feasible_bases(
+    space: SearchSpace, signature: KernelSignature, arch: Arch
+) -> tuple[KernelConfig, ...]:
+    free = tuple(knob for knob in space.knobs if knob.name not in RULE_KNOBS)
+    start = _distinct_free_choices(signature, free)[0]
+    deciding = [k for k in space.knobs if k.name in RULE_KNOBS and k.name not in DERIVED_KNOBS]
+    bases: dict[KernelConfig, None] = {}
+    for combination in itertools.product(*(knob.values for knob in deciding)):
+        values: dict[str, Any] = {k.name: v for k, v in zip(deciding, combination, strict=True)}
+        config = KernelConfig(**start, **values)
+        canonical = canonicalise(signature, config, arch)
+        if any(getattr(canonical, name) != value for name, value in values.items()):
+            continue  # the canonical form comes by under its own values
+        if space.contains(canonical) and check(signature, canonical, arch):
+            bases[canonical] = None
+    return tuple(bases)
+
+
+def _why_none(space: SearchSpace, signature: KernelSignature, arch: Arch) -> str:
+    anchor = space.defaults[-1].config
+    return (
+        f"space {space.name} on {arch.name}: nothing is feasible; {check(signature, anchor, arch)}"
+    )

@@ -1,0 +1,210 @@
+"""One statement per constraint: what each rule refuses, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fa4gen.core.config import Exp2Placement, KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
+from fa4gen.core.errors import UnknownName
+from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility import (
+    RULE_KNOBS,
+    accumulator_regs,
+    canonicalise,
+    check,
+    full_regs_consumer,
+    launch_regs,
+    num_threads,
+    smem_bytes,
+)
+from fa4gen.hardware import load_arch
+
+SM90 = load_arch("sm90")
+HD128 = KernelSignature(DType.BF16, 128, 128, causal=False, qhead_per_kvhead=1)
+GQA4 = replace(HD128, qhead_per_kvhead=4)
+HD64 = replace(HD128, head_dim=64, head_dim_v=64)
+HD256 = replace(HD128, head_dim=256, head_dim_v=256)
+THREE_CONSUMERS = KernelConfig(tile_m=192, regs_consumer=160)
+
+
+def rules(signature: KernelSignature, config: KernelConfig) -> set[str]:
+    return {reason.rule for reason in check(signature, config, SM90).reasons}
+
+
+@pytest.mark.parametrize(
+    ("signature", "config"),
+    [
+        (HD128, KernelConfig()),
+        (HD128, KernelConfig(tile_n=176)),
+        (HD128, KernelConfig(tile_n=192)),
+        (HD64, THREE_CONSUMERS),
+        (HD64, replace(THREE_CONSUMERS, regs_producer=32)),
+        (replace(HD128, head_dim=192), KernelConfig()),
+        (replace(HD128, head_dim=192, head_dim_v=192), KernelConfig(tile_n=112)),
+        (HD256, KernelConfig(tile_n=80, pingpong=False)),
+        (HD128, KernelConfig(tile_m=64, pingpong=False, regs_producer=56, regs_consumer=256)),
+    ],
+)
+def test_shapes_known_to_run_on_hopper(signature: KernelSignature, config: KernelConfig) -> None:
+    """Tiles and registers that FlashAttention-4 ships or sweeps on the H200."""
+    verdict = check(signature, config, SM90)
+    assert verdict, str(verdict)
+
+
+def test_smem_by_hand() -> None:
+    # Q 128*128*2, K and V 2 stages of 128*128*2 each, no P, 1 KiB of barriers.
+    assert smem_bytes(HD128, KernelConfig(), SM90) == 32768 + 65536 + 65536 + 1024
+    in_smem = KernelConfig(p_in_registers=False)
+    assert smem_bytes(HD128, in_smem, SM90) == 164864 + 128 * 128 * 2
+    # O is wider than Q and takes its place.
+    wide_v = replace(HD128, head_dim=64)
+    assert smem_bytes(wide_v, KernelConfig(), SM90) == 32768 + 32768 + 65536 + 1024
+    # One stage of K at tile_n 16 and head_dim 8 is 512 B, rounded up to the swizzle period.
+    tiny = KernelSignature(DType.BF16, 8, 8, causal=False, qhead_per_kvhead=1)
+    one = KernelConfig(tile_m=64, tile_n=16, num_kv_stages=1)
+    assert smem_bytes(tiny, one, SM90) == 2048 + 1024 + 1024 + 1024
+
+
+def test_smem_rule_shows_the_arithmetic() -> None:
+    verdict = check(HD128, KernelConfig(num_kv_stages=4), SM90)
+    assert [reason.rule for reason in verdict.reasons] == ["smem"]
+    needed = smem_bytes(HD128, KernelConfig(num_kv_stages=4), SM90)
+    message = verdict.reasons[0].message
+    assert str(needed) in message
+    assert str(SM90.smem_per_cta_bytes) in message
+    assert "K 131072" in message
+    assert "num_kv_stages" in message
+    assert verdict.reasons[0].excess == pytest.approx(needed / SM90.smem_per_cta_bytes - 1)
+
+
+def test_accumulators_by_hand() -> None:
+    assert accumulator_regs(HD128, KernelConfig()) == 64 + 64 + 32
+    assert accumulator_regs(HD128, KernelConfig(p_in_registers=False)) == 128
+    assert accumulator_regs(HD128, KernelConfig(intra_warpgroup_overlap=False)) == 128
+
+
+def test_register_rule() -> None:
+    hd96 = replace(HD128, head_dim=96, head_dim_v=96)
+    spills = KernelConfig(tile_m=192, tile_n=144, regs_consumer=160)
+    assert rules(hd96, spills) == {"registers"}  # 72 + 48 + 36 + 24 = 180 > 160
+    assert rules(hd96, replace(spills, p_in_registers=False)) == set()
+    assert rules(HD256, KernelConfig(tile_n=128, num_kv_stages=1)) == {"registers"}
+
+
+def test_launch_registers_and_pool() -> None:
+    one, two = KernelConfig(tile_m=64), KernelConfig(tile_m=128)
+    assert (num_threads(one), launch_regs(one, SM90)) == (256, 256)
+    assert (num_threads(two), launch_regs(two, SM90)) == (384, 168)
+    assert (num_threads(THREE_CONSUMERS), launch_regs(THREE_CONSUMERS, SM90)) == (512, 128)
+    # 24 + 2 * 240 = 504 = 3 * 168 just fits, one step more hangs at setmaxnreg.
+    assert rules(HD128, KernelConfig(regs_producer=24, regs_consumer=240)) == set()
+    assert rules(HD128, KernelConfig(regs_producer=32, regs_consumer=240)) == {"register_pool"}
+    assert rules(HD64, replace(THREE_CONSUMERS, regs_consumer=168)) == {"register_pool"}
+
+
+@given(
+    tile_m=st.sampled_from([64, 128, 192]),
+    regs_producer=st.integers(3, 32).map(lambda step: 8 * step),
+)
+def test_full_registers_fill_the_pool(tile_m: int, regs_producer: int) -> None:
+    config = KernelConfig(tile_m=tile_m, regs_producer=regs_producer, pingpong=tile_m > 64)
+    full = full_regs_consumer(config, SM90)
+    pool_rule = {"register_pool"}
+    assert not rules(HD64, replace(config, regs_consumer=full)) & pool_rule
+    if full < 256:
+        assert rules(HD64, replace(config, regs_consumer=full + 8)) & pool_rule
+
+
+def test_too_many_consumers() -> None:
+    assert "consumer_warpgroups" in rules(HD64, KernelConfig(tile_m=256, regs_consumer=112))
+
+
+def test_head_dim_limit() -> None:
+    assert "head_dim" in rules(replace(HD128, head_dim=264), KernelConfig(tile_n=64))
+    assert "head_dim" in rules(replace(HD128, head_dim_v=512), KernelConfig(tile_n=64))
+    assert "head_dim" not in rules(HD256, KernelConfig(tile_n=64))
+
+
+def test_pingpong_needs_two() -> None:
+    assert rules(HD128, KernelConfig(tile_m=64)) == {"pingpong"}
+
+
+@pytest.mark.parametrize(("group", "fits"), [(1, False), (4, True), (3, False), (7, False)])
+def test_pack_gqa(group: int, fits: bool) -> None:
+    signature = replace(HD128, qhead_per_kvhead=group)
+    assert ("pack_gqa" not in rules(signature, KernelConfig(pack_gqa=True))) == fits
+    assert rules(signature, KernelConfig(pack_gqa=False)) == set()
+
+
+def test_all_reasons_are_given() -> None:
+    bad = KernelConfig(tile_m=64, num_kv_stages=8, pack_gqa=True)
+    assert rules(HD128, bad) >= {"smem", "pingpong", "pack_gqa"}
+
+
+def test_an_arch_without_kernels_is_refused_not_guessed() -> None:
+    sm100 = load_arch("sm100")
+    verdict = check(HD128, KernelConfig(), sm100)
+    assert [reason.rule for reason in verdict.reasons] == ["arch"]
+    with pytest.raises(UnknownName, match="sm100"):
+        smem_bytes(HD128, KernelConfig(), sm100)
+
+
+def test_canonical_form_drops_knobs_without_effect() -> None:
+    noisy = KernelConfig(exp2_poly_degree=5, exp2_poly_placement=Exp2Placement.BACK, pack_gqa=True)
+    assert canonicalise(HD128, noisy) == KernelConfig()
+    kept = replace(noisy, exp2_poly_fraction=0.25)
+    assert canonicalise(GQA4, kept) == kept
+    everything = replace(noisy, exp2_poly_fraction=1.0)
+    assert canonicalise(GQA4, everything).exp2_poly_placement is Exp2Placement.SPREAD
+    assert canonicalise(GQA4, everything).exp2_poly_degree == 5
+    assert canonicalise(HD128, KernelConfig(tile_m=64)).pingpong is False
+
+
+def test_canonical_form_leaves_no_register_idle() -> None:
+    shy = KernelConfig(regs_producer=40, regs_consumer=160)
+    assert canonicalise(HD128, shy) == shy
+    assert canonicalise(HD128, shy, SM90).regs_consumer == 232
+    too_many = KernelConfig(tile_m=192, regs_consumer=240)
+    assert canonicalise(HD64, too_many, SM90).regs_consumer == 160
+
+
+configs = st.builds(
+    KernelConfig,
+    tile_m=st.sampled_from([64, 128, 192]),
+    tile_n=st.integers(1, 16).map(lambda step: 16 * step),
+    num_kv_stages=st.integers(1, 4),
+    p_in_registers=st.booleans(),
+    intra_warpgroup_overlap=st.booleans(),
+    pingpong=st.booleans(),
+    regs_consumer=st.integers(3, 32).map(lambda step: 8 * step),
+    scheduler=st.sampled_from(Scheduler),
+    exp2_poly_fraction=st.integers(0, 16).map(lambda step: step / 16),
+    exp2_poly_degree=st.integers(2, 5),
+    exp2_poly_placement=st.sampled_from(Exp2Placement),
+    rescale_threshold_log2=st.integers(0, 8).map(float),
+    pack_gqa=st.booleans(),
+)
+
+
+@settings(deadline=None)
+@given(config=configs, group=st.integers(1, 16))
+def test_canonical_form_is_stable_and_never_worse(config: KernelConfig, group: int) -> None:
+    signature = replace(HD128, qhead_per_kvhead=group)
+    once = canonicalise(signature, config)
+    assert canonicalise(signature, once) == once
+    before, after = rules(signature, config), rules(signature, once)
+    assert after <= before
+
+
+@settings(deadline=None)
+@given(config=configs, group=st.integers(1, 16))
+def test_only_rule_knobs_decide(config: KernelConfig, group: int) -> None:
+    """The space relies on it: it multiplies feasible shapes by all values of the other knobs."""
+    signature = replace(HD128, qhead_per_kvhead=group)
+    plain = KernelConfig(**{name: getattr(config, name) for name in RULE_KNOBS})
+    assert check(signature, plain, SM90) == check(signature, config, SM90)
