@@ -1,0 +1,129 @@
+"""Expected time of one kernel launch, and what bounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.hardware import Arch, Sku
+from fa4gen.perf.block import L2_LATENCY_CYCLES, BlockCost, block_cost
+from fa4gen.perf.work import Work, count_work
+
+MODEL_VERSION = "1"
+"""Stored with every modelled number; raise it with any change of a prediction."""
+
+LAUNCH_US = 2.5
+"""Least time between the events around an almost empty kernel in a graph. assumed."""
+
+CTA_START_CYCLES = 600.0
+"""Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. assumed."""
+
+NEXT_TILE_CYCLES = 150.0
+"""Fetching the next tile in a persistent CTA. assumed."""
+
+STORE_LATENCY_CYCLES = 500.0
+"""From the last PV product to the end of the TMA store of O, without the transfer. assumed."""
+
+DRAM_EFFICIENCY = 0.88
+"""Share of the stated DRAM bandwidth that reads reach.
+
+Source: measured on an H200, 2026-11-20: 4.15 of 4.8 TB/s for decode, about 4.3 for a copy.
+"""
+
+LATENCY_BOUND_SHARE = 0.35
+"""Where even the busiest pipe works less than this share of the time, latency is the bound."""
+
+PIPES = ("mma", "mufu", "issue", "alu", "smem", "l2", "dram")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model expects of one kernel launch."""
+
+    time_us: float
+    breakdown: dict[str, float]
+    """Cycles. ``mma mufu issue alu smem l2 dram``: how long each pipe is busy, mean over the SMs;
+    ``block`` and ``tile_overhead``: one KV block and one tile's start and end; ``total``: all."""
+    bound_by: str
+    """The busiest pipe, or ``latency`` where none is busy for long."""
+
+
+def predict(
+    problem: AttentionProblem,
+    config: KernelConfig,
+    sku: Sku,
+    clock_mhz: float | None = None,
+) -> Prediction:
+    """Expected time of ``problem`` with ``config`` on ``sku``.
+
+    Args:
+        problem: what is asked.
+        config: which knobs; feasibility is not looked at.
+        sku: the machine.
+        clock_mhz: SM clock; by default the one the SKU sustains under load.
+
+    Deterministic and free of state. Never faster than the tensor cores' peak at that clock.
+    """
+    clock = clock_mhz or sku.sustained_clock_mhz
+    signature = problem.signature
+    block = block_cost(signature, config, sku.arch)
+    work = count_work(problem, config)
+    overhead = _tile_overhead(signature, config, block, sku.arch)
+    overhead += work.masked_blocks_per_tile * block.mask
+    compute = _makespan(work, config, block.total, overhead, sku.sm_count)
+    dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
+    time_us = LAUNCH_US + max(compute / clock, dram_us)
+    share = work.num_blocks / sku.sm_count
+    breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
+    breakdown["dram"] = dram_us * clock
+    busiest = max(PIPES, key=lambda pipe: breakdown[pipe])
+    total = time_us * clock
+    breakdown |= {"block": block.total, "tile_overhead": overhead, "total": total}
+    idle = breakdown[busiest] < LATENCY_BOUND_SHARE * total
+    return Prediction(time_us, breakdown, "latency" if idle else busiest)
+
+
+def dram_bytes(problem: AttentionProblem) -> int:
+    """Bytes that must cross the DRAM bus: Q, K, V and O once, and the fp32 LSE."""
+    rows_q = problem.batch * problem.seqlen_q * problem.num_heads_q
+    rows_k = problem.batch * problem.seqlen_k * problem.num_heads_kv
+    dims = problem.head_dim + problem.head_dim_v
+    return (rows_q + rows_k) * dims * problem.dtype.itemsize + rows_q * 4
+
+
+def _tile_overhead(
+    signature: KernelSignature, config: KernelConfig, block: BlockCost, arch: Arch
+) -> float:
+    """Cycles of a tile besides its blocks: start, first loads, unhidden first softmax, store."""
+    itemsize = signature.dtype.itemsize
+    q_bytes = config.tile_m * signature.head_dim_padded * itemsize
+    k_bytes = config.tile_n * signature.head_dim_padded * itemsize
+    out_bytes = config.tile_m * signature.head_dim_v_padded * itemsize
+    persistent = config.scheduler is Scheduler.PERSISTENT
+    if persistent:  # the producer fetches K and V of the next tile while this one is stored
+        start = NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm
+    else:
+        start = CTA_START_CYCLES + L2_LATENCY_CYCLES
+        start += (q_bytes + k_bytes) / arch.l2_bytes_per_clk_sm
+    shorter = min(block.softmax, max(block.pipes["mma"], block.pipes["smem"], block.pipes["l2"]))
+    fill = shorter - block.exposed_softmax
+    store = STORE_LATENCY_CYCLES + out_bytes / arch.l2_bytes_per_clk_sm
+    store += out_bytes / arch.smem_bytes_per_clk_sm
+    return start + fill + store
+
+
+def _makespan(
+    work: Work, config: KernelConfig, block: float, overhead: float, sm_count: int
+) -> float:
+    """Cycles until the last SM is done; one CTA fills an SM."""
+    lengths = work.blocks_per_tile
+    if config.scheduler is Scheduler.PERSISTENT or lengths[0] == lengths[-1]:
+        tiles, blocks = work.strided_blocks(sm_count)
+        return tiles * overhead + blocks * block
+    longest = lengths[0] * block + overhead
+    if work.num_tiles <= sm_count:
+        return longest
+    mean = (work.num_tiles * overhead + work.num_blocks * block) / sm_count
+    # Short tiles fill the gaps, so SMs end half of a shortest tile apart.
+    return max(longest, mean + 0.5 * (overhead + lengths[-1] * block))
