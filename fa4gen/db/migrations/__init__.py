@@ -1,0 +1,1 @@
+"""Schema migrations, run in order of their number; applied programmatically, no ini file."""

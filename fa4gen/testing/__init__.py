@@ -1,0 +1,1 @@
+"""Contract tests and sample values that third parties may use; needs pytest."""
