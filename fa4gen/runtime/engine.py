@@ -167,6 +167,9 @@ class Engine:
             CaptureError: the kernel would have to be loaded during a capture.
         """
         dtype = inputs.check_tensors(q, k, v, causal, self._device_type)
+        if softmax_scale is not None and not softmax_scale > 0:
+            q, softmax_scale = inputs.with_positive_scale(q, softmax_scale)
+            return self.run(q, k, v, softmax_scale, causal)
         source = self._source(q.get_device())
         head_dim, head_dim_v = q.shape[3], v.shape[3]
         _check_head_dims(head_dim, head_dim_v, source.arch)

@@ -105,10 +105,12 @@ def make_run(plans: dict[PlanKey, Plan], slow: Run) -> Run:
         if plan is None or (q.data_ptr() | k.data_ptr() | v.data_ptr()) & MISALIGNED:
             return slow(q, k, v, softmax_scale, causal)
         function, scale, out_like, lse_like, num_sms = plan
+        if softmax_scale is not None:
+            if not softmax_scale > 0:
+                return slow(q, k, v, softmax_scale, causal)
+            scale = float(softmax_scale)
         out = empty_like(out_like, memory_format=contiguous)
         lse = empty_like(lse_like, memory_format=contiguous)
-        if softmax_scale is not None:
-            scale = softmax_scale
         function(q, k, v, out, lse, scale, num_sms)
         return out, lse
 

@@ -10,6 +10,7 @@ Source: CUDA driver API, cuTensorMapEncodeTiled: globalAddress, globalStrides.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ TMA_ALIGN_BYTES = 16
 
 _DTYPES = {f"torch.{dtype.torch_name}": dtype for dtype in DType}
 _LAYOUT = "(batch, seqlen, num_heads, head_dim)"
+
+SMALLEST_SCALE = 2.0**-100
+"""Stands for a scale of 0; its product with log2(e) and a 16-bit score is still normal."""
 
 NUM_DIMS = 4
 """Dimensions of Q, K, V and O."""
@@ -115,6 +119,20 @@ def problem_in_memory(problem: AttentionProblem) -> AttentionProblem:
         head_dim=head_dim_in_memory(problem.head_dim, itemsize),
         head_dim_v=head_dim_in_memory(problem.head_dim_v, itemsize),
     )
+
+
+def with_positive_scale(q: torch.Tensor, softmax_scale: float) -> tuple[torch.Tensor, float]:
+    """Q and a positive scale that give the same scores: kernels take the maximum before scaling.
+
+    A negative scale costs a negated copy of Q. Zero becomes :data:`SMALLEST_SCALE`, under which
+    visible scores do not differ in float32 and a masked one is still -inf.
+
+    Raises:
+        InputError: NaN or an infinity.
+    """
+    if not math.isfinite(softmax_scale):
+        raise InputError(f"softmax_scale: got {softmax_scale}, allowed: a finite number")
+    return (-q, -softmax_scale) if softmax_scale < 0 else (q, SMALLEST_SCALE)
 
 
 def fitted(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:

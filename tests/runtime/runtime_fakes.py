@@ -87,6 +87,7 @@ def attention(*arguments: Any, causal: bool) -> None:
         assert tensor.stride(3) == 1
         assert all(stride % 8 == 0 for stride in tensor.stride()[:3])
     assert type(scale) is float
+    assert scale > 0
     group = q.shape[2] // k.shape[2]
     queries = q.float().transpose(1, 2)
     keys = k.float().transpose(1, 2).repeat_interleave(group, 1)

@@ -126,10 +126,10 @@ def test_a_scale_is_taken_as_given() -> None:
     from fa4gen import flash_attn_func
 
     q, k, v = draw(problem(batch=1, seqlen_q=100, head_dim=64), 2, "cuda")
-    for scale in (0.05, 1.0, 1):
-        out = flash_attn_func(q, k, v, scale)
+    for scale in (0.05, 1.0, 1, -0.5, 0.0):
+        out = flash_attn_func(q, k, v, scale, causal=True)
         torch.testing.assert_close(
-            out.double().cpu(), reference(q, k, v, scale)[0], atol=0.02, rtol=0.02
+            out.double().cpu(), reference(q, k, v, scale, True)[0], atol=0.02, rtol=0.02
         )
 
 

@@ -49,7 +49,7 @@ def check(engine: Engine, q: Any, k: Any, v: Any, scale: float | None, causal: b
     heads=st.sampled_from([(1, 1), (4, 2), (3, 1)]),
     dims=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     dtype=st.sampled_from(["bf16", "fp16"]),
-    scale=st.sampled_from([None, 0.25, 1.0]),
+    scale=st.sampled_from([None, 0.25, 1, -0.5, 0.0]),
     causal=st.booleans(),
 )
 def test_every_shape_gives_float64s_answer(
@@ -73,6 +73,13 @@ def test_every_shape_gives_float64s_answer(
     (seen,) = source.asked
     assert (seen.head_dim % 8, seen.head_dim_v % 8) == (0, 0)
     assert (seen.seqlen_q, seen.seqlen_k) == seqlens
+
+
+@pytest.mark.parametrize("scale", [float("nan"), -float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
+    engine, _ = cpu_engine()
+    with pytest.raises(InputError, match="softmax_scale: got"):
+        engine.run(*draw(small()), scale, False)
 
 
 def test_a_padded_head_dim_keeps_its_own_default_scale() -> None:
