@@ -34,7 +34,9 @@ class Exp2Placement(StrEnum):
     """Evenly interleaved with the MUFU columns."""
 
 
-def _knob(default: Any, low: float | None = None, high: float | None = None, step: float = 1) -> Any:
+def _knob(
+    default: Any, low: float | None = None, high: float | None = None, step: float = 1
+) -> Any:
     """A dataclass field whose legal values are ``low, low + step, ..., high``."""
     return field(default=default, metadata={"low": low, "high": high, "step": step})
 

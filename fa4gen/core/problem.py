@@ -77,9 +77,7 @@ class AttentionProblem:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < 1):
-                raise ProblemError(
-                    f"{field.name}: got {value!r}, allowed: an integer of 1 or more"
-                )
+                raise ProblemError(f"{field.name}: got {value!r}, allowed: an integer of 1 or more")
         if type(self.causal) is not bool:
             raise ProblemError(f"causal: got {self.causal!r}, allowed: true or false")
         if not isinstance(self.dtype, DType):
