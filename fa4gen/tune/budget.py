@@ -1,0 +1,72 @@
+"""Wall-clock seconds shared over the problems of a workload."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Clock = Callable[[], float]
+"""Seconds since any fixed moment, never running backwards."""
+
+
+@dataclass
+class Budget:
+    """Splits what is left by weight, so that time one problem leaves goes to those after it.
+
+    Raises:
+        ValueError: a weight or a total that is not above 0.
+    """
+
+    total_s: float | None
+    """Seconds for all problems together; ``None`` is no limit."""
+    weights: Sequence[float]
+    """One per problem, in the order they are tuned."""
+    clock: Clock = time.monotonic
+    _start_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if any(not weight > 0 for weight in self.weights):
+            raise ValueError(f"weights: got {list(self.weights)}, allowed: numbers above 0")
+        if self.total_s is not None and not self.total_s > 0:
+            raise ValueError(f"budget_s: got {self.total_s}, allowed: seconds above 0, or none")
+        self._start_s = self.clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the budget was made."""
+        return self.clock() - self._start_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds not used yet; infinite without a limit, never below 0."""
+        return math.inf if self.total_s is None else max(0.0, self.total_s - self.elapsed_s)
+
+    def share_s(self, index: int) -> float:
+        """Seconds problem ``index`` may use, when it and all after it are still to do."""
+        return self.left_s * self.weights[index] / sum(self.weights[index:])
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment to stop at."""
+
+    seconds: float
+    """Length from the start; may be infinite."""
+    start_s: float
+    clock: Clock
+
+    @classmethod
+    def after(cls, seconds: float, clock: Clock = time.monotonic) -> Deadline:
+        """A deadline that many seconds from now."""
+        return cls(seconds, clock(), clock)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self.clock() - self.start_s
+
+    def passed(self, share: float = 1.0) -> bool:
+        """Whether that share of the time is used up."""
+        return self.elapsed_s >= self.seconds * share

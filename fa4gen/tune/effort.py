@@ -1,0 +1,72 @@
+"""How hard to search: named profiles, the single source of the tuner's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fa4gen.core.errors import UnknownName
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Limits of the search on one problem; the first one reached ends it."""
+
+    name: str
+    max_trials: int
+    """Configurations evaluated for one problem, those of resumed runs included."""
+    patience: int
+    """Evaluations in a row without a better configuration before the search gives up."""
+    finalists: int
+    """Configurations in the closing shoot-out."""
+    model_seeds: int
+    """Configurations the cycle model may put forward."""
+    nearest_seeds: int
+    """Winners of the nearest tuned shapes to start from."""
+    startup_trials: int
+    """Trials before the sampler models the objective; seeds count."""
+    lookahead: int
+    """Configurations asked ahead, so that they compile while others are timed."""
+    max_free_asks: int = 24
+    """Asks in a row that may end without an evaluation (infeasible or known)."""
+    shootout_share: float = 0.2
+    """Share of a problem's budget kept for the shoot-out."""
+
+
+QUICK = Effort(
+    name="quick",
+    max_trials=32,
+    patience=14,
+    finalists=3,
+    model_seeds=4,
+    nearest_seeds=2,
+    startup_trials=8,
+    lookahead=4,
+)
+"""Minutes for a workload: most of the gain."""
+
+FULL = Effort(
+    name="full",
+    max_trials=300,
+    patience=80,
+    finalists=8,
+    model_seeds=12,
+    nearest_seeds=4,
+    startup_trials=20,
+    lookahead=8,
+)
+"""For a table that is shipped."""
+
+EFFORTS: dict[str, Effort] = {effort.name: effort for effort in (QUICK, FULL)}
+"""Every profile by name."""
+
+
+def effort(name: str) -> Effort:
+    """The profile of this name.
+
+    Raises:
+        UnknownName: not ``quick`` or ``full``.
+    """
+    try:
+        return EFFORTS[name]
+    except KeyError:
+        raise UnknownName("effort", name, EFFORTS) from None

@@ -1,0 +1,135 @@
+"""From the study's wishes to configurations that are worth evaluating.
+
+A sampler over a grid of knobs repeats itself (a quarter of TPE's asks, measured) and asks for
+what cannot run. Both are answered here, without an evaluation, and both are bounded: after
+``max_free_asks`` in a row the proposer picks unknown configurations itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fa4gen.core.config import KernelConfig
+from fa4gen.core.evaluation import Evaluation
+from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility import canonicalise, check
+from fa4gen.hardware import Arch
+from fa4gen.tune.study import Asked, TunerStudy
+
+
+class Answer(Protocol):
+    """Something that holds an evaluation."""
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What was found."""
+
+
+class Memory(Protocol):
+    """What is known already."""
+
+    def get(self, config: KernelConfig) -> Answer | None:
+        """The answer for a configuration, if there is one."""
+
+
+class Explorer(Protocol):
+    """Where to find configurations when the sampler brings none; a search space is one."""
+
+    def neighbours(self, config: KernelConfig) -> Iterator[KernelConfig]:
+        """Configurations one knob away."""
+
+    def sample(self, rng: random.Random) -> KernelConfig:
+        """Any configuration that can run."""
+
+
+@dataclass
+class FreeAsks:
+    """Asks that cost no evaluation."""
+
+    infeasible: int = 0
+    duplicate: int = 0
+
+    @property
+    def total(self) -> int:
+        """Of either kind."""
+        return self.infeasible + self.duplicate
+
+
+class Proposer:
+    """Asks the study until something new and feasible comes."""
+
+    def __init__(
+        self,
+        study: TunerStudy,
+        target: tuple[KernelSignature, Arch],
+        memory: Memory,
+        explorer: Explorer,
+        *,
+        max_free_asks: int,
+        rng: random.Random,
+    ) -> None:
+        self.study, self.memory, self.explorer = study, memory, explorer
+        self.signature, self.arch = target
+        self.max_free_asks, self.rng = max_free_asks, rng
+        self.free = FreeAsks()
+
+    def next(self, pending: list[Asked], best: KernelConfig | None) -> Asked | None:
+        """The next configuration to evaluate, in canonical form; ``None`` when none is found.
+
+        Args:
+            pending: asked and not told yet.
+            best: the incumbent, around which to look when the sampler repeats itself.
+        """
+        for _ in range(self.max_free_asks):
+            if (asked := self._ask(pending)) is not None:
+                return asked
+        for config in self._unknown(pending, best):
+            if self.study.enqueue(config, "fallback") and (asked := self._ask(pending)):
+                return asked
+        return None
+
+    def _ask(self, pending: list[Asked]) -> Asked | None:
+        """One ask; ``None`` when it was answered on the spot."""
+        asked = self.study.ask()
+        canonical = canonicalise(self.signature, asked.config, self.arch)
+        asked = replace(asked, config=canonical)
+        if not (verdict := check(self.signature, canonical, self.arch)):
+            self.study.tell_infeasible(asked, verdict)
+            self.free.infeasible += 1
+            return None
+        if (known := self.memory.get(canonical)) is not None:
+            self.study.tell(asked, known.evaluation)
+            self.free.duplicate += 1
+            return None
+        if canonical.config_id in self._in_progress(pending, asked):
+            self.study.abandon(asked)
+            self.free.duplicate += 1
+            return None
+        return asked
+
+    def _in_progress(self, pending: list[Asked], asked: Asked) -> set[str]:
+        numbers = frozenset({asked.number, *(other.number for other in pending)})
+        configs = [other.config for other in pending]
+        configs += [
+            canonicalise(self.signature, config, self.arch)
+            for config in self.study.running(besides=numbers)
+        ]
+        return {config.config_id for config in configs}
+
+    def _unknown(self, pending: list[Asked], best: KernelConfig | None) -> Iterator[KernelConfig]:
+        """Feasible configurations nobody has tried: around the best first, then anywhere."""
+        taken = {other.config.config_id for other in pending}
+        around = list(self.explorer.neighbours(best)) if best is not None else []
+        self.rng.shuffle(around)
+        anywhere = (self.explorer.sample(self.rng) for _ in range(8 * self.max_free_asks))
+        for candidates in (around, anywhere):
+            for candidate in candidates:
+                config = canonicalise(self.signature, candidate, self.arch)
+                if config.config_id in taken or self.memory.get(config) is not None:
+                    continue
+                taken.add(config.config_id)
+                if check(self.signature, config, self.arch):
+                    yield config

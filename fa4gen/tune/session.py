@@ -1,0 +1,369 @@
+"""Tuning one problem: anchor, seeds, search, shoot-out, decision."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from optuna.storages import BaseStorage
+
+from fa4gen.core.config import KernelConfig
+from fa4gen.core.errors import EvaluationError
+from fa4gen.core.evaluation import Evaluation
+from fa4gen.core.outcome import Outcome, Source
+from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.db.values import DispatchRow, Origin, Store
+from fa4gen.evaluate.contract import Evaluator
+from fa4gen.hardware import Arch
+from fa4gen.space import SearchSpace
+from fa4gen.tune.budget import Deadline
+from fa4gen.tune.interrupts import Interrupts
+from fa4gen.tune.knobs import Knobs
+from fa4gen.tune.proposer import FreeAsks, Proposer
+from fa4gen.tune.records import Known, Records
+from fa4gen.tune.results import (
+    IncumbentEvent,
+    ProblemReport,
+    ProblemStart,
+    Progress,
+    StopReason,
+    Tally,
+    TrialEvent,
+    TuneListener,
+)
+from fa4gen.tune.samplers import make_sampler
+from fa4gen.tune.seeds import model_seeds, nearest_seeds
+from fa4gen.tune.settings import TuneSettings
+from fa4gen.tune.study import Asked, StudyKey, TunerStudy
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all problems of a run share."""
+
+    evaluator: Evaluator
+    store: Store
+    space: SearchSpace
+    storage: BaseStorage
+    settings: TuneSettings
+    listener: TuneListener
+    interrupts: Interrupts
+
+
+@dataclass(frozen=True)
+class SpaceExplorer:
+    """A search space, bound to one kernel signature."""
+
+    space: SearchSpace
+    signature: KernelSignature
+    arch: Arch
+
+    def neighbours(self, config: KernelConfig) -> Iterator[KernelConfig]:
+        """Configurations one knob away."""
+        return self.space.neighbours(config)
+
+    def sample(self, rng: random.Random) -> KernelConfig:
+        """Any configuration that can run."""
+        return self.space.sample(rng, self.signature, self.arch)
+
+
+class ProblemTuner:
+    """Tunes one problem once; :meth:`run` gives the report, whatever happens on the way."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        problem: AttentionProblem,
+        place: tuple[int, int],
+        share_s: float,
+    ) -> None:
+        self.around, self.problem = around, problem
+        self.index, self.count = place
+        self.effort = around.settings.effort
+        self.deadline = Deadline.after(share_s)
+        self.arch = around.evaluator.sku.arch
+        self.anchor_config = around.space.default(problem.signature)
+        self.anchor: Known | None = None
+        self.explorer = SpaceExplorer(around.space, problem.signature, self.arch)
+        self.tally = Tally()
+        self.free = FreeAsks()
+        self.known_count = 0
+        self.winner: Known | None = None
+        self.has_row = False
+        self.finalists: tuple[tuple[KernelConfig, Evaluation], ...] = ()
+        self.message = ""
+
+    def run(self) -> ProblemReport:
+        """Tune; an interruption ends it early, and the report says so.
+
+        Raises:
+            EvaluationError: the evaluator is broken; what was found before is recorded.
+            StoreError: the database cannot be written.
+        """
+        start = ProblemStart(
+            self.problem,
+            self.index,
+            self.count,
+            self.anchor_config,
+            self.effort.max_trials,
+            self.deadline.seconds,
+        )
+        self.around.listener.on_problem_start(start)
+        try:
+            stop = self._run()
+        except KeyboardInterrupt:
+            stop = StopReason.INTERRUPTED
+        report = self._report(stop)
+        self.around.listener.on_problem_end(report)
+        return report
+
+    def _run(self) -> StopReason:
+        evaluation = self._evaluate(self.anchor_config)
+        self._open(evaluation)
+        self._recorded(self.anchor_config, evaluation, "anchor", None)
+        self.anchor = self.records.get(self.anchor_config)
+        if evaluation.outcome is not Outcome.OK:
+            self.message = f"default kernel: {evaluation.outcome.value}: {evaluation.message}"
+            return StopReason.ANCHOR_FAILED
+        if not self.has_row:
+            self._set_winner(self.anchor)
+        self._catch_up()
+        self._seed()
+        stop = self._search()
+        self._decide()
+        return stop
+
+    def _open(self, anchor: Evaluation) -> None:
+        """Study and records of the anchor's key: its provenance names the template in use."""
+        around, settings = self.around, self.around.settings
+        evaluator = around.evaluator
+        template_hash = anchor.provenance.template_hash
+        self.key = StudyKey(
+            self.problem, evaluator.sku.name, evaluator.source, evaluator.policy, template_hash
+        )
+        if (anchor.provenance.source, anchor.provenance.sku) != (self.key.source, self.key.sku):
+            raise EvaluationError(
+                f"evaluator: got a record of {anchor.provenance.source.value} on "
+                f"{anchor.provenance.sku}, allowed: {self.key.source.value} on {self.key.sku}"
+            )
+        self.records = Records(
+            around.store, self.key, reuse=settings.resume, retry_failed=settings.retry_failed
+        )
+        self.study = TunerStudy.open(
+            self.key, Knobs(around.space.knobs), storage=around.storage, resume=settings.resume
+        )
+        history = self.study.num_trials + len(self.records)
+        text = f"{settings.seed}/{self.problem.problem_id}/{history}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        self.rng = random.Random(seed)
+        self.study.use(make_sampler(settings.sampler, seed, self.effort.startup_trials))
+        self.proposer = Proposer(
+            self.study,
+            (self.problem.signature, self.arch),
+            self.records,
+            self.explorer,
+            max_free_asks=self.effort.max_free_asks,
+            rng=self.rng,
+        )
+        self.free = self.proposer.free
+        self._adopt_row()
+
+    def _adopt_row(self) -> None:
+        """The table's present winner is to be beaten, if it was found with these templates.
+
+        One found with other templates stays in the table until this search has decided.
+        """
+        for row in self._rows():
+            if row.problem != self.problem or row.origin is not Origin.USER:
+                continue
+            self.has_row = True
+            if row.evaluation.provenance.template_hash == self.key.template_hash:
+                self.winner = Known(row.record_id, row.config, row.evaluation)
+
+    def _rows(self) -> list[DispatchRow]:
+        return self.around.store.dispatch_rows(
+            sku=self.key.sku, source=self.key.source, policy=self.key.policy
+        )
+
+    def _seed(self) -> None:
+        effort, sku = self.effort, self.around.evaluator.sku
+        rows = self.around.store.dispatch_rows()
+        here = (sku, self.key.source)
+        nearest = nearest_seeds(self.problem, here, rows, effort.nearest_seeds)
+        modelled = model_seeds(self.problem, sku, self.around.space, effort.model_seeds)
+        for origin, configs in (("nearest", nearest), ("model", modelled)):
+            for config in configs:
+                if self.records.get(config) is None:
+                    self.study.enqueue(config, origin)
+
+    def _search(self) -> StopReason:
+        """Evaluate what the study asks for, with a few asked ahead."""
+        window: deque[Asked] = deque()
+        try:
+            while (stop := self._stop()) is None:
+                self.around.interrupts.check()
+                self._catch_up()
+                self._top_up(window)
+                if not window:
+                    return StopReason.EXHAUSTED
+                asked = window[0]
+                evaluation = self._evaluate(asked.config)
+                # The database first: the study can be made again from it.
+                self._recorded(asked.config, evaluation, asked.origin, asked.number)
+                self.study.tell(asked, evaluation)
+                window.popleft()
+            return stop
+        finally:
+            for asked in window:
+                # Whatever broke may have broken the study too; then the next run reaps them.
+                with contextlib.suppress(Exception):
+                    self.study.abandon(asked)
+
+    def _top_up(self, window: deque[Asked]) -> None:
+        room = self.effort.max_trials - self.known_count
+        new = []
+        while len(window) < min(self.effort.lookahead, room):
+            best = self.records.best()
+            asked = self.proposer.next(list(window), None if best is None else best.config)
+            if asked is None:
+                break
+            window.append(asked)
+            new.append(asked.config)
+        if new:
+            self.around.evaluator.prepare(self.problem, new)
+
+    def _stop(self) -> StopReason | None:
+        if self.known_count >= self.effort.max_trials:
+            return StopReason.MAX_TRIALS
+        if self.deadline.passed(1.0 - self.effort.shootout_share):
+            return StopReason.BUDGET
+        if self.tally.since_better > self.effort.patience:
+            return StopReason.CONVERGED
+        return None
+
+    def _evaluate(self, config: KernelConfig) -> Evaluation:
+        with self.around.interrupts.allowed():
+            return self.around.evaluator.evaluate(self.problem, config)
+
+    def _recorded(
+        self, config: KernelConfig, evaluation: Evaluation, origin: str, number: int | None
+    ) -> Known:
+        """Store an evaluation, count it, and tell the listener."""
+        known = self.records.add(config, evaluation)
+        self.known_count = len(self.records)
+        self.tally.count(evaluation)
+        better = known.gain > self.tally.best_gain
+        if better:
+            self.tally.best_gain, self.tally.since_better = known.gain, 0
+        place = (self.problem, self.index)
+        self.around.listener.on_trial(
+            TrialEvent(
+                *place, number, origin, config, evaluation, known.record_id, self._progress()
+            )
+        )
+        stored = known.proven and self._beats_winner(known)
+        if stored:
+            self._set_winner(known)
+        if better or stored:
+            self.around.listener.on_incumbent(
+                IncumbentEvent(*place, config, evaluation, known.record_id, stored)
+            )
+        return known
+
+    def _beats_winner(self, known: Known) -> bool:
+        return self.winner is None or known.gain_low > self.winner.gain_low
+
+    def _set_winner(self, known: Known | None) -> None:
+        if known is not None:
+            self.around.store.set_winner(known.record_id)
+            self.winner = known
+
+    def _catch_up(self) -> None:
+        """Put evaluations that the study has not seen into its history."""
+        new = self.records.refresh() if self.tally.evaluated > 1 else self.records.all()
+        self.known_count = len(self.records)
+        if not new:
+            return
+        seen = self.study.known_ids()
+        for known in new:
+            if known.config.config_id not in seen:
+                self.study.add(known.config, known.evaluation)
+            self.tally.best_gain = max(self.tally.best_gain, known.gain)
+            if self.tally.evaluated > 1 and known.proven and self._beats_winner(known):
+                self.winner = known  # another tuner's find, which it has put into the table
+
+    def _decide(self) -> None:
+        """The finalists' shoot-out, then the row of the table: the best proven, or the default."""
+        contenders = self._contenders()
+        repeatable = self.key.source is Source.MODELLED  # timing it again tells nothing new
+        if self.tally.evaluated > 1 and contenders and not repeatable:
+            configs = [known.config for known in contenders]
+            with self.around.interrupts.allowed():
+                results = self.around.evaluator.shootout(self.problem, configs)
+            self.finalists = tuple(zip(configs, results, strict=True))
+            contenders = [self._recorded_final(config, result) for config, result in self.finalists]
+        proven = [known for known in contenders if known.proven]
+        self._set_winner(max(proven, key=lambda known: known.gain_low, default=self.anchor))
+
+    def _recorded_final(self, config: KernelConfig, evaluation: Evaluation) -> Known:
+        known = self.records.add(config, evaluation)
+        event = TrialEvent(
+            self.problem,
+            self.index,
+            None,
+            "shootout",
+            config,
+            evaluation,
+            known.record_id,
+            self._progress(),
+        )
+        self.around.listener.on_trial(event)
+        return known
+
+    def _contenders(self) -> list[Known]:
+        """The fastest few, the table's present winner always among them; never the anchor."""
+        known = {entry.config.config_id: entry for entry in self.records.all() if entry.gain > 0}
+        if self.winner is not None:
+            known.setdefault(self.winner.config.config_id, self.winner)
+        known.pop(self.anchor_config.config_id, None)
+        ranked = sorted(known.values(), key=lambda entry: entry.gain, reverse=True)
+        chosen = ranked[: self.effort.finalists]
+        winner_id = self.winner.config.config_id if self.winner is not None else ""
+        if winner_id in known and known[winner_id] not in chosen:
+            chosen[-1:] = [known[winner_id]]
+        return chosen
+
+    def _progress(self) -> Progress:
+        return Progress(
+            evaluated=self.tally.evaluated,
+            known=self.known_count,
+            max_trials=self.effort.max_trials,
+            since_better=self.tally.since_better,
+            patience=self.effort.patience,
+            infeasible_asks=self.free.infeasible,
+            duplicate_asks=self.free.duplicate,
+            failures=dict(self.tally.failures),
+            best_gain=self.tally.best_gain,
+            elapsed_s=self.deadline.elapsed_s,
+            budget_s=self.deadline.seconds,
+        )
+
+    def _report(self, stop: StopReason) -> ProblemReport:
+        winner = self.winner
+        return ProblemReport(
+            problem=self.problem,
+            index=self.index,
+            stop=stop,
+            anchor_config=self.anchor_config,
+            anchor=None if self.anchor is None else self.anchor.evaluation,
+            winner_config=None if winner is None else winner.config,
+            winner=None if winner is None else winner.evaluation,
+            winner_record_id=None if winner is None else winner.record_id,
+            finalists=self.finalists,
+            progress=self._progress(),
+            message=self.message,
+        )

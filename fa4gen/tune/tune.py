@@ -1,0 +1,104 @@
+"""Tuning a workload, problem after problem."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from optuna.storages import BaseStorage
+
+from fa4gen.core.outcome import Source
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.db import TuningStore
+from fa4gen.db.values import Store
+from fa4gen.evaluate.contract import Evaluator
+from fa4gen.space import SearchSpace, space_for
+from fa4gen.tune.budget import Budget
+from fa4gen.tune.interrupts import Interrupts
+from fa4gen.tune.results import NullListener, ProblemReport, StopReason, TuneListener, TuneReport
+from fa4gen.tune.samplers import make_sampler
+from fa4gen.tune.session import ProblemTuner, Surroundings
+from fa4gen.tune.settings import TuneSettings, study_location
+from fa4gen.tune.study import close_storage, open_storage
+
+
+def tune(
+    workload: Sequence[AttentionProblem],
+    *,
+    evaluator: Evaluator,
+    store: Store,
+    settings: TuneSettings | None = None,
+    listener: TuneListener | None = None,
+    space: SearchSpace | None = None,
+) -> TuneReport:
+    """Find the best configuration for every problem, and keep it in ``store``.
+
+    Every evaluation is in the database as soon as it is made, and a winner as soon as it is
+    proven, so an interrupted run loses at most the trial that was running; running again goes on
+    from there. Each run measures the default once again: it is what every gain refers to, and its
+    provenance says which templates are in use. Several tuners may work on one database at once.
+
+    On Ctrl-C or SIGTERM (in the main thread) the report comes back early with
+    ``interrupted=True``; a second signal raises ``KeyboardInterrupt``.
+
+    Args:
+        workload: the problems, tuned in this order.
+        evaluator: answers for one SKU; the caller closes it.
+        store: where measurements and winners go; the caller closes it.
+        settings: effort, budget, sampler, seed; the defaults of :class:`TuneSettings`.
+        listener: is told what happens.
+        space: the configurations to search; by default the one of the evaluator's arch.
+
+    Raises:
+        NoFeasibleKernel: a problem's head dimensions are beyond the space; nothing was done.
+        UnknownName: the sampler, or no search space for the arch.
+        EvaluationError: the evaluator broke; what was found before is recorded.
+        StoreError: the database cannot be written.
+        ValueError: weights or budget that are not above 0, or not one weight a problem.
+    """
+    settings, listener = settings or TuneSettings(), listener or NullListener()
+    space = space or space_for(evaluator.sku.arch.name)
+    weights = settings.weights or (1.0,) * len(workload)
+    if len(weights) != len(workload):
+        raise ValueError(f"weights: got {len(weights)}, allowed: one a problem = {len(workload)}")
+    make_sampler(settings.sampler, settings.seed, settings.effort.startup_trials)
+    for problem in workload:
+        space.default(problem.signature)
+    budget = Budget(settings.budget_s, weights)
+    start_s = time.monotonic()
+    reports: list[ProblemReport] = []
+    cheap = evaluator.source is Source.MODELLED
+    storage = open_storage(study_location(settings, _file_of(store), cheap=cheap))
+    with _closing(storage), Interrupts() as interrupts:
+        around = Surroundings(evaluator, store, space, storage, settings, listener, interrupts)
+        for index, problem in enumerate(workload):
+            place = (index, len(workload))
+            reports.append(ProblemTuner(around, problem, place, budget.share_s(index)).run())
+            if interrupts.requested or reports[-1].stop is StopReason.INTERRUPTED:
+                break
+    interrupted = interrupts.requested or any(
+        report.stop is StopReason.INTERRUPTED for report in reports
+    )
+    return TuneReport(
+        problems=tuple(reports),
+        interrupted=interrupted,
+        not_started=tuple(workload[len(reports) :]),
+        elapsed_s=time.monotonic() - start_s,
+    )
+
+
+@contextmanager
+def _closing(storage: BaseStorage) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        close_storage(storage)
+
+
+def _file_of(store: Store) -> str | None:
+    """Path of the database's file; ``None`` for a server, a database in memory, another store."""
+    if isinstance(store, TuningStore) and Path(store.location).is_file():
+        return store.location
+    return None

@@ -1,0 +1,68 @@
+"""Shared pieces of the tuner's tests: one small problem, a store, a listener that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.db import TuningStore
+from fa4gen.hardware import Sku, load_sku
+from fa4gen.tune import QUICK, Effort, TuneSettings
+from fa4gen.tune.results import IncumbentEvent, ProblemReport, ProblemStart, TrialEvent
+
+SMALL: Effort = replace(QUICK, max_trials=12, patience=50, model_seeds=0, lookahead=2)
+
+
+@dataclass
+class Remembering:
+    """Keeps every event."""
+
+    starts: list[ProblemStart] = field(default_factory=list)
+    trials: list[TrialEvent] = field(default_factory=list)
+    incumbents: list[IncumbentEvent] = field(default_factory=list)
+    ends: list[ProblemReport] = field(default_factory=list)
+
+    def on_problem_start(self, event: ProblemStart) -> None:
+        self.starts.append(event)
+
+    def on_trial(self, event: TrialEvent) -> None:
+        self.trials.append(event)
+
+    def on_incumbent(self, event: IncumbentEvent) -> None:
+        self.incumbents.append(event)
+
+    def on_problem_end(self, report: ProblemReport) -> None:
+        self.ends.append(report)
+
+
+@pytest.fixture(scope="session")
+def sku() -> Sku:
+    return load_sku("h200")
+
+
+@pytest.fixture
+def problem() -> AttentionProblem:
+    return AttentionProblem.from_dict(
+        {"batch": 2, "seqlen_q": 2048, "num_heads_q": 16, "head_dim": 128, "causal": True}
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TuningStore]:
+    with TuningStore.open(tmp_path / "tuning.sqlite", with_shipped=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def small() -> TuneSettings:
+    """A dozen trials, studies in memory."""
+    return TuneSettings(effort=SMALL, study_storage=None)
+
+
+@pytest.fixture
+def listener() -> Remembering:
+    return Remembering()

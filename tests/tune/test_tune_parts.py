@@ -1,0 +1,247 @@
+"""Budget, seeds, workloads, and the proposer's bounds."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from fa4gen.core.errors import ResourceError, UnknownName
+from fa4gen.core.evaluation import MeasurementPolicy
+from fa4gen.core.outcome import Source
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.db import DispatchRow, Origin
+from fa4gen.feasibility import check
+from fa4gen.perf import predict
+from fa4gen.space import space_for
+from fa4gen.testing.fakes import FakeEvaluator
+from fa4gen.tune import QUICK, TuneSettings, effort, list_workloads, load_workload
+from fa4gen.tune.budget import Budget, Deadline
+from fa4gen.tune.knobs import Knobs
+from fa4gen.tune.proposer import Proposer
+from fa4gen.tune.samplers import make_sampler
+from fa4gen.tune.seeds import distance, model_seeds, nearest_seeds
+from fa4gen.tune.session import SpaceExplorer
+from fa4gen.tune.settings import study_location
+from fa4gen.tune.study import StudyKey, TunerStudy, open_storage
+
+SPACE = space_for("sm90")
+
+
+class Hand:
+    """A clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_time_left_over_goes_to_the_rest():
+    clock = Hand()
+    budget = Budget(100.0, (1.0, 1.0, 2.0), clock)
+    assert budget.share_s(0) == pytest.approx(25.0)
+    clock.now_s += 4.0
+    assert budget.share_s(1) == pytest.approx(96.0 / 3)
+    clock.now_s += 60.0
+    assert budget.share_s(2) == pytest.approx(36.0)
+    clock.now_s += 60.0
+    assert budget.share_s(2) == 0.0
+
+
+def test_no_budget_is_no_limit():
+    assert math.isinf(Budget(None, (1.0, 5.0)).share_s(0))
+    assert not Deadline.after(math.inf).passed(0.8)
+
+
+@pytest.mark.parametrize("total_s", [0.0, -1.0, math.nan])
+def test_senseless_budget_is_refused(total_s):
+    with pytest.raises(ValueError, match="above 0"):
+        Budget(total_s, (1.0,))
+    with pytest.raises(ValueError, match="weights"):
+        Budget(10.0, (1.0, 0.0))
+
+
+def test_deadline_keeps_a_share():
+    clock = Hand()
+    deadline = Deadline.after(10.0, clock)
+    clock.now_s += 8.0
+    assert deadline.passed(0.8)
+    assert not deadline.passed()
+
+
+def test_unknown_effort():
+    assert effort("quick") is QUICK
+    with pytest.raises(UnknownName, match="did you mean 'full'"):
+        effort("ful")
+
+
+def test_studies_lie_beside_the_database(tmp_path):
+    database = tmp_path / "tuning.sqlite"
+    auto = TuneSettings()
+    assert study_location(auto, database, cheap=False) == tmp_path / "tuning.studies.sqlite"
+    assert study_location(auto, database, cheap=True) is None
+    assert study_location(auto, None, cheap=False) is None
+    asked = TuneSettings(study_storage="sqlite:///x.db")
+    assert study_location(asked, database, cheap=True) == "sqlite:///x.db"
+
+
+def test_model_seeds_are_fast_feasible_and_varied(problem, sku):
+    seeds = model_seeds(problem, sku, SPACE, 8)
+    times_us = [predict(problem, config, sku).time_us for config in seeds]
+    assert len({config.config_id for config in seeds}) == 8
+    assert times_us == sorted(times_us)
+    assert all(check(problem.signature, config, sku.arch) for config in seeds)
+    rng = random.Random(0)
+    anywhere = [SPACE.sample(rng, problem.signature, sku.arch) for _ in range(100)]
+    assert times_us[-1] < min(predict(problem, config, sku).time_us for config in anywhere[:20])
+    assert len({(config.tile_m, config.tile_n) for config in seeds}) >= 2
+    assert model_seeds(problem, sku, SPACE, 0) == []
+
+
+def test_distance_orders_by_what_kernels_care_about(problem):
+    twice = replace(problem, seqlen_q=4096, seqlen_k=4096)
+    dense = replace(problem, causal=False)
+    batch = replace(problem, batch=4)
+    other = replace(problem, head_dim=64, head_dim_v=64)
+    assert distance(problem, problem) == 0.0
+    assert distance(problem, twice) == distance(twice, problem)
+    assert distance(problem, batch) < distance(problem, twice) < distance(problem, dense)
+    assert math.isinf(distance(problem, other))
+
+
+def row(problem, sku, config, sku_name="h200") -> DispatchRow:
+    evaluator = FakeEvaluator(sku)
+    evaluation = evaluator.evaluate(problem, config)
+    policy = MeasurementPolicy()
+    return DispatchRow(
+        problem, sku_name, Source.MEASURED, policy, config, evaluation, 1, Origin.USER, "2026"
+    )
+
+
+def test_nearest_seeds_prefer_near_and_own(problem, sku):
+    anchor = SPACE.default(problem.signature)
+    by_tile = {n: replace(anchor, tile_n=n) for n in (64, 80, 96, 112)}
+    far = replace(problem, seqlen_q=65536, seqlen_k=65536)
+    too_big = replace(anchor, tile_n=192, num_kv_stages=3)
+    assert not check(problem.signature, too_big, sku.arch)
+    rows = [
+        row(far, sku, by_tile[64]),
+        row(problem, sku, by_tile[80], "h100_sxm5"),
+        row(problem, sku, by_tile[96]),
+        row(problem, sku, too_big),
+        row(replace(problem, head_dim=64, head_dim_v=64), sku, by_tile[112]),
+    ]
+    here = (sku, Source.MEASURED)
+    assert nearest_seeds(problem, here, rows, 2) == [by_tile[96], by_tile[80]]
+    assert nearest_seeds(problem, here, rows, 9) == [by_tile[96], by_tile[80], by_tile[64]]
+    modelled = replace(row(problem, sku, by_tile[112]), source=Source.MODELLED)
+    assert nearest_seeds(problem, here, [modelled, *rows], 1) == [by_tile[96]]
+
+
+class Everything:
+    """A memory that knows the answer to all."""
+
+    def __init__(self, evaluation) -> None:
+        self.evaluation = evaluation
+
+    def get(self, _config):
+        return self
+
+
+def test_proposer_gives_up_when_all_is_known(problem, sku):
+    anchor = SPACE.default(problem.signature)
+    key = StudyKey(problem, "h200", Source.MEASURED, MeasurementPolicy(), "t")
+    study = TunerStudy.open(key, Knobs(SPACE.knobs), storage=open_storage(None))
+    study.use(make_sampler("random", 0, 1))
+    proposer = Proposer(
+        study,
+        (problem.signature, sku.arch),
+        Everything(FakeEvaluator(sku).evaluate(problem, anchor)),
+        SpaceExplorer(SPACE, problem.signature, sku.arch),
+        max_free_asks=10,
+        rng=random.Random(0),
+    )
+    assert proposer.next([], anchor) is None
+    assert proposer.free.total == 10
+    assert study.running() == []
+
+
+@pytest.mark.parametrize("name", list_workloads())
+def test_every_shipped_workload_can_be_tuned(name, sku):
+    workload = load_workload(name)
+    assert workload.name == name
+    assert workload.description
+    assert workload.source
+    assert len(workload.problems) == len(set(workload.problems)) == len(workload.weights)
+    for problem in workload.problems:
+        default = SPACE.default(problem.signature)
+        assert check(problem.signature, default, sku.arch), problem
+
+
+def test_workloads_hold_the_shapes_they_name():
+    assert set(list_workloads()) >= {"quick", "llama3-8b", "wan", "paper-grid"}
+    llama = load_workload("llama3-8b").problems
+    assert {(p.num_heads_q, p.num_heads_kv, p.head_dim, p.causal) for p in llama} == {
+        (32, 8, 128, True)
+    }
+    assert {1, 512, 16384} <= {p.seqlen_q for p in llama}
+    wan = load_workload("wan").problems
+    assert {(p.num_heads_q, p.causal) for p in wan} == {(40, False), (12, False)}
+    assert {p.seqlen_k for p in wan} == {512, 17160, 32760, 75600}
+    grid = load_workload("paper-grid").problems
+    assert {p.batch * p.seqlen_q for p in grid} == {32768}
+    assert {(p.num_heads_q * p.head_dim, p.head_dim_v) for p in grid} == {
+        (2048, 64),
+        (2048, 128),
+        (3072, 128),
+    }
+    assert len(load_workload("quick").problems) == 6
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_workload_words(tmp_path):
+    path = write(
+        tmp_path,
+        "[[problems]]\nseqlen_q = [1024, 2048]\ntokens = 4096\nhidden = 512\n"
+        "head_dim = [64, 128]\nweight = 2.5\n",
+    )
+    workload = load_workload(path)
+    assert workload.name == "mine"
+    assert workload.weights == (2.5,) * 4
+    assert workload.problems[1] == AttentionProblem.from_dict(
+        {"batch": 4, "seqlen_q": 1024, "num_heads_q": 4, "head_dim": 128}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "one .* table or more"),
+        ("[[problems]]\nbatch = 1\n", "missing"),
+        ("[[problems]]\nheads = 1\n", "unknown field heads"),
+        ("typo = 1\n[[problems]]\nbatch = 1\n", "unknown key typo"),
+        ("[[problems]]\nseqlen_q = 1000\ntokens = 4096\n", "4096 % 1000 = 96"),
+        ("[[problems]]\nseqlen_q = 1024\ntokens = 4096\nbatch = 1\n", "batch left out"),
+        ("[[problems]]\nbatch = 1\nweight = 0\n", "weight: got 0"),
+        ("[[problems]\n", "mine.toml"),
+    ],
+)
+def test_bad_workloads_say_where(tmp_path, text, message):
+    with pytest.raises(ResourceError, match=message):
+        load_workload(write(tmp_path, text))
+
+
+def test_unknown_workload(tmp_path):
+    with pytest.raises(UnknownName, match="did you mean 'quick'"):
+        load_workload("quik")
+    with pytest.raises(ResourceError, match="cannot be read"):
+        load_workload(tmp_path / "absent.toml")

@@ -1,0 +1,309 @@
+"""What a tuning run leaves behind: records, winners, reports, and nothing half done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from fa4gen.core.config import KernelConfig
+from fa4gen.core.errors import EvaluationError, NoFeasibleKernel, UnknownName
+from fa4gen.core.outcome import Outcome, Source
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.db import TuningStore
+from fa4gen.hardware import Sku
+from fa4gen.space import SearchSpace, space_for
+from fa4gen.testing.fakes import Behaviour, FakeEvaluator, landscape_us
+from fa4gen.tune import StopReason, TuneSettings, tune
+
+FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.OK]
+
+
+def other(problem: AttentionProblem) -> AttentionProblem:
+    return replace(problem, seqlen_q=4096, seqlen_k=4096)
+
+
+def anchor_of(problem: AttentionProblem) -> KernelConfig:
+    return space_for("sm90").default(problem.signature)
+
+
+def test_finds_better_than_default_and_stores_it(problem, sku, store, small, listener):
+    evaluator = FakeEvaluator(sku)
+    report = tune([problem], evaluator=evaluator, store=store, settings=small, listener=listener)
+
+    (row,) = store.dispatch_rows(sku="h200", source=Source.MEASURED, policy=evaluator.policy)
+    (result,) = report.problems
+    assert row.config == result.winner_config != anchor_of(problem)
+    assert row.evaluation.timing.proven
+    assert report.geomean_gain == pytest.approx(
+        landscape_us(problem, anchor_of(problem)) / landscape_us(problem, row.config)
+    )
+    assert not report.interrupted
+
+
+def test_anchor_is_first_and_nothing_is_evaluated_twice(problem, sku, store, small, listener):
+    evaluator = FakeEvaluator(sku)
+    settings = replace(small, effort=replace(small.effort, model_seeds=2))
+    tune([problem], evaluator=evaluator, store=store, settings=settings, listener=listener)
+
+    configs = [config.config_id for _, config in evaluator.evaluated]
+    assert configs[0] == anchor_of(problem).config_id
+    assert len(configs) == len(set(configs)) == small.effort.max_trials
+    assert listener.trials[0].origin == "anchor"
+    assert {"model", "sampler"} <= {event.origin for event in listener.trials}
+
+
+def test_every_evaluation_is_in_the_store(problem, sku, store, small):
+    evaluator = FakeEvaluator(sku)
+    report = tune([problem], evaluator=evaluator, store=store, settings=small)
+
+    stored = {row.config.config_id for row in store.evaluations(problem)}
+    assert stored == {config.config_id for _, config in evaluator.evaluated}
+    finalists = report.problems[0].finalists
+    assert len(store.evaluations(problem)) == len(evaluator.evaluated) + len(finalists)
+
+
+def only_tiles(problem: AttentionProblem, *tile_ns: int) -> SearchSpace:
+    """A space in which only tile_n can be chosen."""
+    space, anchor = space_for("sm90"), anchor_of(problem)
+    knobs = tuple(
+        replace(knob, values=tile_ns if knob.name == "tile_n" else (getattr(anchor, knob.name),))
+        for knob in space.knobs
+    )
+    return replace(space, knobs=knobs)
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_failures_are_kept_and_not_tried_again(problem, sku, store, small, outcome):
+    """All but the anchor fail: the default stays, the reasons stay, a second run trusts them."""
+    space = only_tiles(problem, 64, 96, 112, 128)
+
+    def script(_problem, config):
+        return None if config == anchor_of(problem) else Behaviour(outcome)
+
+    def run(settings):
+        evaluator = FakeEvaluator(sku, script)
+        report = tune([problem], evaluator=evaluator, store=store, settings=settings, space=space)
+        return report.problems[0], [config.tile_n for _, config in evaluator.evaluated]
+
+    result, tried = run(small)
+    assert sorted(tried) == [64, 96, 112, 128]
+    assert result.default_stays
+    assert result.progress.failures == {outcome: 3}
+    (row,) = store.dispatch_rows()
+    assert row.config == anchor_of(problem)
+    failed = [r for r in store.evaluations(problem) if r.evaluation.outcome is outcome]
+    assert {r.evaluation.message for r in failed} == {f"scripted {outcome.value}"}
+
+    assert run(small)[1] == [128]
+    assert run(replace(small, resume=False))[1] == [128]
+    assert sorted(run(replace(small, retry_failed=True))[1]) == [64, 96, 112, 128]
+
+
+def test_unproven_gain_leaves_the_default(problem, sku, store, small):
+    """Everything is a little faster, but within the noise."""
+
+    def script(_problem, config):
+        return Behaviour(time_us=100.0 if config == anchor_of(problem) else 99.0)
+
+    evaluator = FakeEvaluator(sku, script, uncertainty=0.05)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
+    assert result.default_stays
+    assert result.gain == 1.0
+    assert store.dispatch_rows()[0].config == anchor_of(problem)
+
+
+def test_shootout_overrules_the_search(problem, sku, store, small):
+    """What looked fastest fails when it is timed longer: the next best wins."""
+
+    class Sobering(FakeEvaluator):
+        def shootout(self, problem, configs):
+            first, *rest = super().shootout(problem, configs)
+            slower = replace(first.timing, gain=0.9, gain_low=0.89, gain_high=0.91)
+            return [first.with_timing(slower), *rest]
+
+    evaluator = Sobering(sku)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
+    (finalists,) = evaluator.shootouts
+    assert len(finalists) == small.effort.finalists
+    assert result.winner_config == finalists[1]
+    assert store.dispatch_rows()[0].config == finalists[1]
+
+
+def test_winner_is_in_the_table_as_soon_as_it_is_proven(problem, sku, store, small):
+    """The row is there when the listener hears of it, long before the end."""
+    seen = []
+
+    class Watching:
+        def on_problem_start(self, event):
+            assert store.dispatch_rows() == []
+
+        def on_trial(self, event):
+            seen.append([row.config for row in store.dispatch_rows()])
+
+        def on_incumbent(self, event):
+            assert event.stored
+            assert [row.config for row in store.dispatch_rows()] == [event.config]
+
+        def on_problem_end(self, report):
+            pass
+
+    tune([problem], evaluator=FakeEvaluator(sku), store=store, settings=small, listener=Watching())
+    assert seen[1] == [anchor_of(problem)]
+
+
+def test_anchor_that_fails_skips_the_problem_only(problem, sku, store, small):
+    def script(asked, _config):
+        return Behaviour(Outcome.LAUNCH_ERROR) if asked == problem else None
+
+    evaluator = FakeEvaluator(sku, script)
+    first, second = tune(
+        [problem, other(problem)], evaluator=evaluator, store=store, settings=small
+    ).problems
+    assert first.stop is StopReason.ANCHOR_FAILED
+    assert "scripted launch_error" in first.message
+    assert second.gain > 1.0
+    assert [row.problem for row in store.dispatch_rows()] == [other(problem)]
+
+
+def test_broken_evaluator_raises_and_keeps_what_was_found(problem, sku, store, small):
+    evaluator = FakeEvaluator(sku)
+
+    def script(_problem, _config):
+        broken = EvaluationError("no GPU")
+        return Behaviour(raises=broken) if len(evaluator.evaluated) > 5 else None
+
+    evaluator.script = script
+    with pytest.raises(EvaluationError, match="no GPU"):
+        tune([problem], evaluator=evaluator, store=store, settings=small)
+    assert len(store.evaluations(problem)) == 5
+
+
+def test_same_seed_same_trials(problem, sku, tmp_path, small):
+    def run(name: str, seed: int) -> list[KernelConfig]:
+        evaluator = FakeEvaluator(sku)
+        with TuningStore.open(tmp_path / name, with_shipped=False) as store:
+            settings = replace(small, seed=seed)
+            tune([problem], evaluator=evaluator, store=store, settings=settings)
+        return [config for _, config in evaluator.evaluated]
+
+    assert run("a", 1) == run("b", 1)
+    assert run("c", 1) != run("d", 2)
+
+
+def test_patience_ends_a_flat_search(problem, sku, store, small):
+    settings = replace(small, effort=replace(small.effort, patience=5, max_trials=100))
+    evaluator = FakeEvaluator(sku, lambda problem, config: Behaviour(time_us=100.0))
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=settings).problems
+    assert result.stop is StopReason.CONVERGED
+    assert len(evaluator.evaluated) == 6
+
+
+def test_small_space_is_exhausted_not_spun_in(problem, sku, store, small):
+    """Three tiles: each is tried once, then it ends by itself."""
+    narrow = only_tiles(problem, 64, 96, 128)
+    evaluator = FakeEvaluator(sku)
+    (result,) = tune(
+        [problem], evaluator=evaluator, store=store, settings=small, space=narrow
+    ).problems
+    assert result.stop is StopReason.EXHAUSTED
+    assert sorted(config.tile_n for _, config in evaluator.evaluated) == [64, 96, 128]
+
+
+def test_prepare_runs_ahead_of_evaluate(problem, sku, store, small):
+    """When a configuration is evaluated, the one after it was announced already."""
+    announced_at = {}
+
+    class Watching(FakeEvaluator):
+        def prepare(self, problem, configs):
+            for config in configs:
+                announced_at[config.config_id] = len(self.evaluated)
+
+    evaluator = Watching(sku)
+    tune([problem], evaluator=evaluator, store=store, settings=small)
+    order = [config.config_id for _, config in evaluator.evaluated]
+    ahead = [order.index(config_id) - at for config_id, at in announced_at.items()]
+    assert min(ahead) >= 0
+    assert max(ahead) == small.effort.lookahead - 1
+    assert set(order[1:]) == set(announced_at)
+
+
+def test_budget_is_split_and_ends_the_search(problem, sku, store, small, listener):
+    effort = replace(small.effort, max_trials=1000, shootout_share=0.25)
+    settings = replace(small, effort=effort, budget_s=1.6, weights=(1.0, 3.0))
+    evaluator = FakeEvaluator(sku, lambda problem, config: Behaviour(delay_s=0.02))
+    report = tune(
+        [problem, other(problem)],
+        evaluator=evaluator,
+        store=store,
+        settings=settings,
+        listener=listener,
+    )
+    assert [result.stop for result in report.problems] == [StopReason.BUDGET] * 2
+    first, second = (event.budget_s for event in listener.starts)
+    assert first == pytest.approx(0.4, abs=0.05)
+    assert second == pytest.approx(1.6 - report.problems[0].progress.elapsed_s, abs=0.2)
+
+
+def test_modelled_numbers_need_no_shootout(problem, sku, store, small):
+    evaluator = FakeEvaluator(sku, source=Source.MODELLED)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
+    assert evaluator.shootouts == []
+    assert result.gain > 1.0
+    assert store.dispatch_rows(source=Source.MODELLED)[0].config == result.winner_config
+
+
+def test_progress_is_complete_enough_to_draw(problem, sku, store, small, listener):
+    tune([problem], evaluator=FakeEvaluator(sku), store=store, settings=small, listener=listener)
+    (start,), (end,) = listener.starts, listener.ends
+    assert (start.index, start.count, start.anchor) == (0, 1, anchor_of(problem))
+    assert math.isinf(start.budget_s)
+    last = listener.trials[-1].progress
+    assert (last.evaluated, last.known, last.max_trials) == (12, 12, 12)
+    best = [event.progress.best_gain for event in listener.trials]
+    assert best == sorted(best)
+    assert best[-1] == pytest.approx(max(e.evaluation.timing.gain for e in listener.incumbents))
+    assert end.stop is StopReason.MAX_TRIALS
+
+
+def test_refuses_before_doing_anything(problem, sku, store, small):
+    evaluator = FakeEvaluator(sku)
+    huge = replace(problem, head_dim=512, head_dim_v=512)
+    with pytest.raises(NoFeasibleKernel, match="head_dim 512"):
+        tune([problem, huge], evaluator=evaluator, store=store, settings=small)
+    with pytest.raises(UnknownName, match="sampler"):
+        tune([problem], evaluator=evaluator, store=store, settings=TuneSettings(sampler="tpr"))
+    with pytest.raises(ValueError, match="one a problem = 1"):
+        tune([problem], evaluator=evaluator, store=store, settings=TuneSettings(weights=(1, 2)))
+    assert evaluator.evaluated == []
+
+
+def test_seeds_come_from_the_nearest_tuned_problem(problem, sku, store, small, listener):
+    """A landscape with a needle: the second problem gets it from the first one's row."""
+    needle = replace(anchor_of(problem), tile_n=64, rescale_threshold_log2=8.0)
+
+    def script(_problem, config):
+        return Behaviour(time_us=50.0 if config == needle else 100.0)
+
+    evaluator = FakeEvaluator(sku, script)
+    done = evaluator.evaluate(problem, needle)
+    store.set_winner(store.record(problem, needle, done, evaluator.policy))
+    evaluator.evaluated.clear()
+    near = other(problem)
+    tune([near], evaluator=evaluator, store=store, settings=small, listener=listener)
+    assert [(e.origin, e.config) for e in listener.trials[:2]] == [
+        ("anchor", anchor_of(near)),
+        ("nearest", needle),
+    ]
+
+
+def test_evaluator_with_foreign_provenance_is_refused(problem, sku: Sku, store, small):
+    class Foreign(FakeEvaluator):
+        def evaluate(self, problem, config):
+            found = super().evaluate(problem, config)
+            return replace(found, provenance=replace(found.provenance, sku="b200"))
+
+    with pytest.raises(EvaluationError, match="b200"):
+        tune([problem], evaluator=Foreign(sku), store=store, settings=small)
+    assert store.evaluations(problem) == []
