@@ -1,0 +1,124 @@
+"""``fa4gen tune``: search, and keep the winners."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fa4gen.cli.machine import AUTO, resolve
+from fa4gen.cli.options import DbOption, JsonOption, SkuOption, examples
+from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail
+from fa4gen.cli.session import notices, open_evaluator, open_store
+from fa4gen.core.errors import ConfigError
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.report import tables
+from fa4gen.report.views import TuneView
+
+if TYPE_CHECKING:
+    from fa4gen.db import TuningStore
+    from fa4gen.evaluate.contract import Evaluator
+    from fa4gen.tune import TuneSettings
+
+_BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(
+        epilog=examples(
+            "fa4gen tune",
+            "fa4gen tune --workload llama3-8b --budget 10m",
+            "fa4gen tune --workload my-shapes.toml --effort full --db team.sqlite",
+            "fa4gen tune --sku h100_sxm5 --json > tuned.json",
+        )
+    )(tune)
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration such as ``90``, ``90s``, ``10m``, ``1h30m``; ``None`` stays ``None``.
+
+    Raises:
+        ConfigError: not a duration, or none at all.
+    """
+    if text is None:
+        return None
+    match = _BUDGET.fullmatch(text.strip())
+    hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + rest
+    if not total:
+        raise ConfigError(f"--budget: got {text!r}, allowed: a duration such as 90s, 10m or 1h30m")
+    return float(total)
+
+
+def tune(
+    sku: SkuOption = AUTO,
+    workload: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|NAME", help="A TOML list of problems, or a shipped one by its name."
+        ),
+    ] = "quick",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="For the whole workload: 90s, 10m, 1h30m. Default: no limit."
+        ),
+    ] = None,
+    effort: Annotated[
+        str, typer.Option(metavar="quick|full", help="How hard to search on each problem.")
+    ] = "quick",
+    db: DbOption = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--fresh", help="Go on from earlier trials, or measure all anew."),
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best kernel for each problem of a workload and keep it in the tuning database.
+
+    With a GPU of the SKU the kernels are compiled, checked against float64 attention and timed.
+    Without one, a cycle model predicts their times and every row says so. A winner is in the
+    database as soon as it is proven; Ctrl-C keeps what there is, and the next run goes on from it.
+    """
+    from fa4gen.tune import TuneSettings, load_workload
+    from fa4gen.tune.effort import effort as effort_named
+
+    work = load_workload(workload)
+    settings = TuneSettings(
+        effort=effort_named(effort), budget_s=seconds(budget), weights=work.weights, resume=resume
+    )
+    target = resolve(sku)
+    notices(target)
+    with open_store(db) as store, open_evaluator(target) as evaluator:
+        title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
+        view = _run(title, work.problems, (evaluator, store), settings)
+    emit(view, tables.tuning(view), as_json=as_json)
+    if view.interrupted:
+        raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)
+    if not any(row.winner for row in view.rows):
+        raise fail("no problem has a winner", EXIT_FAILED)
+
+
+def _run(
+    title: str,
+    problems: Sequence[AttentionProblem],
+    means: tuple[Evaluator, TuningStore],
+    settings: TuneSettings,
+) -> TuneView:
+    from fa4gen.cli.progress import shown
+    from fa4gen.report import build
+    from fa4gen.report.board import Board
+    from fa4gen.tune import tune as run_tuner
+
+    evaluator, store = means
+    board = Board(title, problems)
+    with shown(board) as listener:
+        report = run_tuner(
+            problems, evaluator=evaluator, store=store, settings=settings, listener=listener
+        )
+    trials = [line.trials for line in board.lines]
+    place = (evaluator.sku, evaluator.policy)
+    return build.tuning(report, trials, place, evaluator.source, store.location)

@@ -1,0 +1,37 @@
+"""What all tests share: files of their own, and GPU tests skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-gpu", action="store_true", help="fail, not skip, the GPU tests without a GPU"
+    )
+
+
+def has_gpu() -> bool:
+    """Whether a driver has put an NVIDIA device here; found without importing torch."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if has_gpu() or config.getoption("--require-gpu"):
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; there is none here"))
+
+
+@pytest.fixture(autouse=True)
+def own_files(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test reads or writes the user's database; compiled objects are shared by one session."""
+    monkeypatch.setenv("FA4GEN_DB", str(tmp_path / "fa4gen-user.sqlite"))
+    cache = tmp_path_factory.getbasetemp() / "fa4gen-cache"
+    monkeypatch.setenv("FA4GEN_CACHE_DIR", str(cache))
