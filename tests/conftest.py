@@ -12,6 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-gpu", action="store_true", help="fail, not skip, the GPU tests without a GPU"
     )
+    parser.addoption("--accept", action="store_true", help="rewrite the golden files")
 
 
 def has_gpu() -> bool:

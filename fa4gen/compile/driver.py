@@ -15,8 +15,10 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -28,6 +30,7 @@ from fa4gen.compile.cache import ArtifactCache
 from fa4gen.compile.cubin import embedded_cubin, kernel_facts
 from fa4gen.core.errors import CompileError, MissingDependency
 from fa4gen.core.evaluation import ResourceUse
+from fa4gen.versions import cutlass_dsl_note
 
 LOCK_WAIT_S = 60.0
 """How long to wait for another process that compiles the same kernel."""
@@ -73,6 +76,14 @@ def require_compiler() -> None:
             f"CuTe-DSL: cannot be imported ({type(error).__name__}: {error}); "
             "pip install nvidia-cutlass-dsl apache-tvm-ffi"
         ) from error
+    _note_untested_version()
+
+
+@lru_cache(maxsize=1)
+def _note_untested_version() -> None:
+    """Warn once in a process that this CuTe-DSL has not been tested."""
+    if (note := cutlass_dsl_note()) is not None:
+        warnings.warn(note, RuntimeWarning, stacklevel=4)
 
 
 def compile_source(source: str, module_name: str, target: str) -> CompiledKernel:

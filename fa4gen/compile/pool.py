@@ -76,6 +76,7 @@ class CompilePool:
         self._server = CompileServer(self._folder)
         self._changed = threading.Condition()
         self._queue: deque[_Job] = deque()
+        self._later: deque[_Job] = deque()
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
         self._processes: set[WorkerProcess] = set()
@@ -85,8 +86,13 @@ class CompilePool:
         self._owner = os.getpid()
         atexit.register(self.close)
 
-    def submit(self, generated: GeneratedKernel, *, urgent: bool = False) -> Future[Artifact]:
-        """Compile ``generated``, or take it from the cache; ``urgent`` goes before all queued.
+    def submit(
+        self, generated: GeneratedKernel, *, urgent: bool = False, later: bool = False
+    ) -> Future[Artifact]:
+        """Compile ``generated``, or take it from the cache.
+
+        ``urgent`` goes before all queued; ``later`` waits until nothing else is queued, and until
+        the same kernel is submitted without it.
 
         The future ends with CompileError (CompileTimeout, CompileCrash) when the kernel is to
         blame, with MissingDependency or CompilerUnavailable when it is not.
@@ -104,15 +110,22 @@ class CompilePool:
             job = self._jobs.get(key)
             if job is None:
                 job = self._jobs[key] = _Job(key, generated)
-                self._queue.appendleft(job) if urgent else self._queue.append(job)
-            elif urgent and not job.running:
-                self._queue.remove(job)
-                self._queue.appendleft(job)
+                self._enqueue(job, urgent, later)
+            elif not job.running and (urgent or (job in self._later and not later)):
+                (self._later if job in self._later else self._queue).remove(job)
+                self._enqueue(job, urgent, later)
             if job.running:
                 future.set_running_or_notify_cancel()
             job.futures.append(future)
-            self._wake(len(self._queue))
+            self._wake(len(self._queue) + len(self._later))
         return future
+
+    def _enqueue(self, job: _Job, urgent: bool, later: bool) -> None:
+        """Put a job where it belongs; the caller holds the condition."""
+        if urgent:
+            self._queue.appendleft(job)
+        else:
+            (self._later if later else self._queue).append(job)
 
     def preload(self) -> None:
         """Start every process now, so that the first kernels do not wait for the import."""
@@ -134,7 +147,9 @@ class CompilePool:
             return
         with self._changed:
             self._closed = True
-            queued = [self._queue.popleft() for _ in range(len(self._queue))]
+            queued = [*self._queue, *self._later]
+            self._queue.clear()
+            self._later.clear()
             for job in queued:
                 del self._jobs[job.key]
             self._changed.notify_all()
@@ -196,8 +211,8 @@ class CompilePool:
                 if self._preloads > 0:
                     self._preloads -= 1
                     return True
-                while self._queue:
-                    job = self._queue.popleft()
+                while self._queue or self._later:
+                    job = (self._queue or self._later).popleft()
                     waiting = [f for f in job.futures if f.set_running_or_notify_cancel()]
                     if waiting:
                         job.futures, job.running = waiting, True

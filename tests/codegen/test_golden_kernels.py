@@ -1,0 +1,74 @@
+"""Rendered kernels against reviewed texts; ``pytest --accept`` rewrites them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from fa4gen.codegen import render
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
+from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility import check
+from fa4gen.hardware import load_arch
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+PLAIN = KernelSignature(DType.BF16, 128, 128, causal=True, qhead_per_kvhead=1)
+GROUPED = KernelSignature(DType.FP16, 80, 64, causal=False, qhead_per_kvhead=4)
+EVERYTHING = KernelConfig(
+    tile_n=96,
+    num_kv_stages=3,
+    p_in_registers=False,
+    regs_producer=40,
+    regs_consumer=232,
+    scheduler=Scheduler.PERSISTENT,
+    exp2_poly_fraction=0.25,
+    exp2_poly_degree=4,
+    rescale_threshold_log2=8.0,
+    pack_gqa=True,
+)
+CASES = {
+    "sm90_fwd_plain": (PLAIN, KernelConfig()),
+    "sm90_fwd_everything": (GROUPED, EVERYTHING),
+}
+
+
+def without_provenance(text: str) -> str:
+    """The text without the line that names versions and hashes."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("fa4gen "))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_is_as_reviewed(name: str, request: pytest.FixtureRequest) -> None:
+    signature, config = CASES[name]
+    arch = load_arch("sm90")
+    assert check(signature, config, arch)
+    text = without_provenance(render(signature, config, arch).source)
+    path = GOLDEN / f"{name}.py.txt"
+    if request.config.getoption("--accept"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), (
+        "look at the change; --accept takes it"
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_opens_with_its_knobs_and_has_short_functions(name: str) -> None:
+    signature, config = CASES[name]
+    tree = ast.parse(render(signature, config, load_arch("sm90")).source)
+    names = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    assert names[0] == "TILE_M"
+    assert set(map(str.upper, config.to_dict())) <= set(names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno
+            assert length < 150, node.name
+            assert ast.get_docstring(node) or node.name == "tensor", node.name

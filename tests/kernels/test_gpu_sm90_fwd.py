@@ -1,0 +1,132 @@
+"""Rendered Hopper kernels on a GPU: random problems and configurations against float64."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fa4gen.codegen import render
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
+from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.evaluate.correctness import CheckCase, Distribution, small_cases
+from fa4gen.hardware import load_arch
+from fa4gen.space import space_for
+
+pytestmark = pytest.mark.gpu
+
+ARCH = load_arch("sm90")
+SPACE = space_for("sm90")
+SIGNATURES = st.builds(
+    KernelSignature,
+    dtype=st.sampled_from(list(DType)),
+    head_dim=st.sampled_from([16, 40, 64, 80, 96, 128, 136, 192, 256]),
+    head_dim_v=st.sampled_from([64, 72, 96, 128, 192, 256]),
+    causal=st.booleans(),
+    qhead_per_kvhead=st.sampled_from([1, 2, 4, 8]),
+)
+
+
+@pytest.fixture(scope="module")
+def launch() -> Callable[..., None]:
+    """``launch(signature, config, cases)``: compile and hold every case against float64."""
+    import torch
+
+    from fa4gen.compile import compile_kernel, load
+    from fa4gen.evaluate.gpu_check import make_inputs, run_case
+    from fa4gen.numerics import max_relative_error
+
+    num_sms = torch.cuda.get_device_properties(0).multi_processor_count
+
+    def wait(thunk: Callable[[], object]) -> None:
+        thunk()
+        torch.cuda.synchronize()
+
+    def run(signature: KernelSignature, config: KernelConfig, cases: list[CheckCase]) -> None:
+        function = load(compile_kernel(render(signature, config, ARCH)))
+
+        def kernel(*arguments: Any) -> None:
+            function(*arguments, num_sms)
+
+        error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+        for case in cases:
+            seed = random.getrandbits(31)
+            inputs = make_inputs(case.problem, case.distribution, seed, "cuda", config.tile_n)
+            got = run_case(kernel, case, inputs=inputs, launch=wait, exp2_error=error)
+            assert not got.message, f"{signature} {config} {case} seed {seed}: {got}"
+
+    return run
+
+
+def problem(signature: KernelSignature, seqlen_q: int, seqlen_k: int, batch: int = 2) -> Any:
+    heads = 2
+    return AttentionProblem(
+        batch=batch,
+        seqlen_q=seqlen_q,
+        seqlen_k=seqlen_k,
+        num_heads_q=heads * signature.qhead_per_kvhead,
+        num_heads_kv=heads,
+        head_dim=signature.head_dim,
+        head_dim_v=signature.head_dim_v,
+        dtype=signature.dtype,
+        causal=signature.causal,
+    )
+
+
+@settings(
+    max_examples=24,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(signature=SIGNATURES, seed=st.integers(0, 2**31), data=st.data())
+def test_random_configurations_match_float64(
+    launch: Callable[..., None], signature: KernelSignature, seed: int, data: st.DataObject
+) -> None:
+    config = SPACE.sample(random.Random(seed), signature, ARCH)
+    lengths = st.integers(1, 700)
+    cases = [
+        CheckCase("drawn", problem(signature, data.draw(lengths), data.draw(lengths)), kind)
+        for kind in Distribution
+    ]
+    launch(signature, config, [*cases, *small_cases(problem(signature, 256, 256), config)])
+
+
+@pytest.mark.parametrize("head_dim", range(8, 257, 31))
+def test_defaults_match_float64(launch: Callable[..., None], head_dim: int) -> None:
+    head_dim = -(-head_dim // 8) * 8
+    for causal in (False, True):
+        signature = KernelSignature(DType.BF16, head_dim, head_dim, causal, 1)
+        config = SPACE.default(signature)
+        launch(signature, config, list(small_cases(problem(signature, 300, 300), config)))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_persistent_waves_cover_every_tile(launch: Callable[..., None], causal: bool) -> None:
+    signature = KernelSignature(DType.BF16, 64, 64, causal, 1)
+    config = KernelConfig(scheduler=Scheduler.PERSISTENT)
+    many = [
+        CheckCase("many tiles", problem(signature, rows, rows, batch=40), Distribution.NORMAL)
+        for rows in (128, 500, 129)
+    ]
+    launch(signature, config, many)
+
+
+def test_an_exported_file_runs_alone(tmp_path: Path) -> None:
+    signature = KernelSignature(DType.BF16, 64, 64, True, 1)
+    path = tmp_path / "kernel.py"
+    path.write_text(render(signature, SPACE.default(signature), ARCH).source, encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if k != "CUTE_DSL_ARCH"}
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "TFLOP/s" in done.stdout
