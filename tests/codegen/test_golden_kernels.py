@@ -37,7 +37,7 @@ CASES = {
 
 def without_provenance(text: str) -> str:
     """The text without the line that names versions and hashes."""
-    return "\n".join(line for line in text.splitlines() if not line.startswith("fa4gen "))
+    return "".join(line for line in text.splitlines(True) if not line.startswith("fa4gen "))
 
 
 @pytest.mark.parametrize("name", CASES)
