@@ -51,9 +51,17 @@ class KernelBuilds(Protocol):
         """Identity of the template."""
 
     def submit(
-        self, signature: KernelSignature, config: KernelConfig, *, urgent: bool = False
+        self,
+        signature: KernelSignature,
+        config: KernelConfig,
+        *,
+        urgent: bool = False,
+        later: bool = False,
     ) -> Future[Build]:
-        """Begin to build; the future ends with RenderError or CompileError for a bad kernel."""
+        """Begin to build; the future ends with RenderError or CompileError for a bad kernel.
+
+        ``urgent``: somebody waits for it; ``later``: everything else first.
+        """
 
     def close(self) -> None:
         """Give back processes."""
@@ -74,6 +82,7 @@ class PoolBuilds:
         self._pool = CompilePool(workers=workers, timeout_s=timeout_s, cache=cache)
         self._space = space_for(arch.name)
         self._futures: dict[tuple[KernelSignature, str], Future[Build]] = {}
+        self._later: set[tuple[KernelSignature, str]] = set()
 
     def anchor(self, signature: KernelSignature) -> KernelConfig:
         """The search space's default."""
@@ -88,23 +97,33 @@ class PoolBuilds:
         return template_hash(self._arch.name)
 
     def submit(
-        self, signature: KernelSignature, config: KernelConfig, *, urgent: bool = False
+        self,
+        signature: KernelSignature,
+        config: KernelConfig,
+        *,
+        urgent: bool = False,
+        later: bool = False,
     ) -> Future[Build]:
         """Render now, compile when a process is free; asking again gives the same future.
 
-        ``urgent`` moves a kernel that is still queued to the front.
+        ``urgent`` moves a kernel that is still queued to the front; one that was submitted for
+        ``later`` takes its ordinary place when it is submitted without that.
         """
         key = (signature, config.config_id)
         known = self._futures.get(key)
-        if known is not None and (known.done() or known.running() or not urgent):
+        sooner = urgent or (key in self._later and not later)
+        if known is not None and (known.done() or not sooner):
             return known
+        self._later.discard(key)
+        if later and not urgent:
+            self._later.add(key)
         future: Future[Build] = Future()
         try:
             generated = render(signature, config, self._arch)
         except RenderError as error:
             future.set_exception(error)
         else:
-            self._pool.submit(generated, urgent=urgent).add_done_callback(
+            self._pool.submit(generated, urgent=urgent, later=later).add_done_callback(
                 lambda done: _pass_on(done, future)
             )
         self._futures[key] = future

@@ -28,8 +28,9 @@ class Evaluator(Protocol):
     The *anchor* of a problem is ``space_for(arch).default(problem.signature)``. Every
     ``Timing.gain`` is the anchor's time over the candidate's, so the anchor's own gain is 1.
 
-    One evaluator is used by one thread at a time. It owns its worker processes; ``close`` ends
-    them, and so does leaving the ``with`` block.
+    One evaluator is used by one thread at a time, but for ``prepare``, which another thread may
+    call meanwhile. It owns its worker processes; ``close`` ends them, and so does leaving the
+    ``with`` block.
     """
 
     @property
@@ -44,8 +45,13 @@ class Evaluator(Protocol):
     def sku(self) -> Sku:
         """The GPU product the numbers are for."""
 
-    def prepare(self, problem: AttentionProblem, configs: Sequence[KernelConfig]) -> None:
+    def prepare(
+        self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
+    ) -> None:
         """Hint that these configurations will be evaluated soon, in this order.
+
+        With ``later`` the problem's turn is still to come: whatever is prepared or evaluated
+        without it goes first.
 
         Returns at once. An evaluator that compiles starts compiling, so that compilation runs
         ahead of timing; others do nothing. A kernel that fails to compile shows in ``evaluate``.
@@ -61,11 +67,21 @@ class Evaluator(Protocol):
         """
 
     def shootout(
-        self, problem: AttentionProblem, configs: Sequence[KernelConfig]
+        self,
+        problem: AttentionProblem,
+        configs: Sequence[KernelConfig],
+        *,
+        budget_s: float | None = None,
     ) -> list[Evaluation]:
         """Time the finalists longer and in rotated order, against the anchor and each other.
 
         One evaluation per configuration, in the order given; the anchor need not be among them.
+
+        Args:
+            problem: the problem.
+            configs: the finalists.
+            budget_s: seconds that timing all of them may take together, as far as that leaves
+                enough samples for an interval; ``None`` leaves it to the evaluator.
 
         Raises:
             EvaluationError: as for :meth:`evaluate`.

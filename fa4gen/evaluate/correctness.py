@@ -37,6 +37,20 @@ GROWTH_LOG2_PER_BLOCK = 16.0
 the largest rescale threshold; other rows rise by a half, a quarter ... of it, or fall."""
 
 
+REFERENCE_LOGITS = 5e8
+"""Logits (query rows x keys x slices) that the reference of the problem's own shape may compute,
+as far as :data:`LEAST_SLICES` allow.
+
+A logit costs the reference some 300 bytes of passes over score matrices and about ``16 *
+head_dim`` operations, half of them in float64: about 0.4 ns (source: trials on an H200,
+2026-11-21, where 4 slices of 16384 x 16384 cost 0.4 s beyond their launches). So this many are
+0.2 s. Where two slices alone are more (seqlen above 16384), a launch is long as well: the check
+then takes the time of some ``1000 / (batch * num_heads_q)`` launches, 50 for 20 heads."""
+
+MOST_SLICES, LEAST_SLICES = 4, 2
+"""(batch, head) slices of the problem's own shape that are compared with float64."""
+
+
 class Distribution(StrEnum):
     """How Q and K are drawn; V is always standard normal."""
 
@@ -112,16 +126,29 @@ def small_batch(problem: AttentionProblem) -> AttentionProblem:
     return replace(problem, batch=few, num_heads_kv=heads_kv, num_heads_q=heads_kv * group)
 
 
-def own_case(problem: AttentionProblem, seed: int, count: int = 4) -> CheckCase:
-    """The problem itself: first and last (batch, head), and others at random."""
+def own_case(problem: AttentionProblem, seed: int) -> CheckCase:
+    """The problem itself: the last (batch, head), the first where there are more than two slices,
+    and others at random.
+
+    The last lies behind the largest offsets. Whether every element was written, is finite and
+    comes out the same twice is looked at everywhere.
+    """
     rng = random.Random(seed)
-    last = (problem.batch - 1, problem.num_heads_q - 1)
-    picked = {(0, 0), last}
+    count = slices_compared(problem)
+    picked = {(problem.batch - 1, problem.num_heads_q - 1)}
+    if count > LEAST_SLICES:
+        picked.add((0, 0))
     total = problem.batch * problem.num_heads_q
     for flat in rng.sample(range(total), min(count, total)):
         if len(picked) < count:
             picked.add(divmod(flat, problem.num_heads_q))
     return CheckCase("problem", problem, Distribution.NORMAL, tuple(sorted(picked)))
+
+
+def slices_compared(problem: AttentionProblem) -> int:
+    """How many (batch, head) slices of the problem's own shape the reference can afford."""
+    affordable = int(REFERENCE_LOGITS // (problem.seqlen_q * problem.seqlen_k))
+    return max(LEAST_SLICES, min(MOST_SLICES, affordable))
 
 
 def allowed_error(baseline: float, largest: float, unit_roundoff: float) -> float:

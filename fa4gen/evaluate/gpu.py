@@ -23,7 +23,7 @@ from fa4gen.core.evaluation import (
     MeasurementPolicy,
 )
 from fa4gen.core.outcome import Outcome, Source
-from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.evaluate.builds import KernelBuilds, PoolBuilds, await_build
 from fa4gen.evaluate.protocol import (
     CheckReply,
@@ -109,6 +109,7 @@ class GpuEvaluator:
         self._worker = Supervisor(command, self._settings.deadlines, self._settings.environment)
         self._record = Recorder(sku, self._builds.template_hash)
         self._checked: dict[tuple[str, str], CheckedKernel] = {}
+        self._passed_small: set[tuple[KernelSignature, str]] = set()
 
     @property
     def source(self) -> Source:
@@ -130,12 +131,14 @@ class GpuEvaluator:
         """Worker processes started so far; one more for each kernel that killed one."""
         return self._worker.starts
 
-    def prepare(self, problem: AttentionProblem, configs: Sequence[KernelConfig]) -> None:
+    def prepare(
+        self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
+    ) -> None:
         """Start compiling the anchor and the feasible ones of ``configs``."""
         signature = problem.signature
         for config in (self._builds.anchor(signature), *configs):
             if self._builds.verdict(signature, config):
-                self._builds.submit(signature, config)
+                self._builds.submit(signature, config, later=later)
 
     def evaluate(self, problem: AttentionProblem, config: KernelConfig) -> Evaluation:
         """Build, check, and time against the anchor.
@@ -153,7 +156,11 @@ class GpuEvaluator:
         return self._record.timed(candidate, anchor, reply, 1, time.monotonic() - begin)
 
     def shootout(
-        self, problem: AttentionProblem, configs: Sequence[KernelConfig]
+        self,
+        problem: AttentionProblem,
+        configs: Sequence[KernelConfig],
+        *,
+        budget_s: float | None = None,
     ) -> list[Evaluation]:
         """Time all that pass the check, with the anchor, in rounds of balanced order.
 
@@ -180,11 +187,13 @@ class GpuEvaluator:
         if len(entries) == 1:
             entries = [anchor, anchor]
         plan = self._settings.shootout_plan
+        if budget_s is not None:
+            plan = plan.within(budget_s, len(entries))
         try:
             together = self._time(problem, entries, plan)
         except KernelFailure:
             return [
-                each if isinstance(each, Evaluation) else self._alone(problem, anchor, each)
+                each if isinstance(each, Evaluation) else self._alone(problem, anchor, each, plan)
                 for each in finalists
             ]
         elapsed = time.monotonic() - begin
@@ -213,12 +222,16 @@ class GpuEvaluator:
         self.close()
 
     def _alone(
-        self, problem: AttentionProblem, anchor: CheckedKernel, candidate: CheckedKernel
+        self,
+        problem: AttentionProblem,
+        anchor: CheckedKernel,
+        candidate: CheckedKernel,
+        plan: TimingPlan,
     ) -> Evaluation:
         """A finalist against the anchor only."""
         begin = time.monotonic()
         try:
-            reply = self._time(problem, [anchor, candidate], self._settings.shootout_plan)
+            reply = self._time(problem, [anchor, candidate], plan)
         except KernelFailure as failure:
             return self._record.failed(failure, time.monotonic() - begin)
         return self._record.timed(candidate, anchor, reply, 1, time.monotonic() - begin)
@@ -245,6 +258,9 @@ class GpuEvaluator:
     ) -> CheckedKernel:
         """A built kernel that matched float64 attention.
 
+        Small shapes depend on signature and configuration alone, so a kernel that has passed
+        them here meets only the problem's own shape when it is checked again.
+
         Args:
             fresh: check again, on new inputs, a kernel that has passed before.
 
@@ -264,13 +280,16 @@ class GpuEvaluator:
             raise KernelFailure(outcome, str(build))
         seed = self._settings.seed if self._settings.seed is not None else secrets.randbits(31)
         ref = KernelRef(build.artifact_id, str(build.object_path), config, _exp2_error(config))
+        kernel = (problem.signature, build.artifact_id)
+        request = CheckRequest(problem, ref, seed, own_shape_only=kernel in self._passed_small)
         try:
-            reply = self._ask(problem, CheckRequest(problem, ref, seed))
+            reply = self._ask(problem, request)
         except KernelFailure as failure:
             failure.build = build
             raise
         if not isinstance(reply, CheckReply):
             raise EvaluationError(f"GPU worker: got {type(reply).__name__}, allowed: CheckReply")
+        self._passed_small.add(kernel)
         accuracy = Accuracy(reply.max_error, reply.allowed, reply.kinds)
         self._checked[key] = CheckedKernel(ref, build, accuracy, seed)
         return self._checked[key]

@@ -116,7 +116,11 @@ def open_bench(policy: MeasurementPolicy | None = None, index: int = 0) -> Bench
     Raises:
         EvaluationError: torch sees no such device.
     """
-    device = CudaDevice(index)
+    return bench_on(CudaDevice(index), policy)
+
+
+def bench_on(device: CudaDevice, policy: MeasurementPolicy | None = None) -> Bench:
+    """A bench on a device that is already open."""
     policy = policy or MeasurementPolicy()
     return Bench(device.clock(policy), policy, _CardReader(device), device.heat)
 

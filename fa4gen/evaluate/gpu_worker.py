@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from fa4gen.core.errors import MissingDependency
 from fa4gen.core.evaluation import L2State, ResourceUse
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.evaluate.correctness import Distribution, check_cases
+from fa4gen.evaluate.correctness import Distribution, check_cases, own_case
 from fa4gen.evaluate.gpu_bench import Bench, Launch, interleave
 from fa4gen.evaluate.gpu_check import (
     CaseResult,
@@ -166,6 +166,8 @@ class Worker:
         kernel = self._kernel(ref)
         results: list[CaseResult] = []
         cases = check_cases(request.problem, ref.config, request.seed)
+        if request.own_shape_only:
+            cases = (own_case(request.problem, request.seed),)
         for number, case in enumerate(cases):
             self.progress(Stage.CHECK, case.kind)
             inputs = make_inputs(

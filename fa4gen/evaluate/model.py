@@ -25,7 +25,7 @@ class ModelEvaluator:
     """An :class:`~fa4gen.evaluate.contract.Evaluator` over :func:`fa4gen.perf.predict`.
 
     Of the policy only the thermal state matters to the model: ``sustained`` runs at the clock the
-    SKU keeps under load, ``burst`` at its highest. Where the architecture has no kernel yet,
+    power cap leaves, ``burst`` at the SKU's highest. Where the architecture has no kernel yet,
     every configuration is infeasible.
     """
 
@@ -35,10 +35,12 @@ class ModelEvaluator:
         self.sku = sku
         self.policy = policy or MeasurementPolicy()
         burst = self.policy.thermal is Thermal.BURST
-        self._clock_mhz = sku.max_clock_mhz if burst else sku.sustained_clock_mhz
+        self._clock_mhz = sku.max_clock_mhz if burst else None
         self._anchor_us: dict[str, float] = {}
 
-    def prepare(self, problem: AttentionProblem, configs: Sequence[KernelConfig]) -> None:
+    def prepare(
+        self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
+    ) -> None:
         """Nothing to prepare."""
 
     def evaluate(self, problem: AttentionProblem, config: KernelConfig) -> Evaluation:
@@ -57,12 +59,16 @@ class ModelEvaluator:
             details={
                 "bound_by": prediction.bound_by,
                 "breakdown_cycles": prediction.breakdown,
-                "clock_mhz": self._clock_mhz,
+                "clock_mhz": prediction.clock_mhz,
             },
         )
 
     def shootout(
-        self, problem: AttentionProblem, configs: Sequence[KernelConfig]
+        self,
+        problem: AttentionProblem,
+        configs: Sequence[KernelConfig],
+        *,
+        budget_s: float | None = None,
     ) -> list[Evaluation]:
         """The same answers again; a model does not get sharper by repeating."""
         return [self.evaluate(problem, config) for config in configs]

@@ -97,6 +97,8 @@ class CheckRequest:
     problem: AttentionProblem
     kernel: KernelRef
     seed: int
+    own_shape_only: bool = False
+    """Leave out the small shapes, on which this kernel has passed already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,14 @@ class Sweep:
         return config, evaluation
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: str | Path) -> Sweep:
     """The sweep in a JSON-Lines file.
 
     Raises:
         ResourceError: unreadable, a malformed line (named), or mixed records.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = Path(path).read_text().splitlines()
     except OSError as error:
         raise ResourceError(f"sweep {path}: cannot be read ({error})") from None
     records = []
@@ -136,8 +136,8 @@ class ReplayEvaluator:
         ResourceError: see :func:`read_sweep`.
     """
 
-    def __init__(self, sweep: Sweep | Path) -> None:
-        self.sweep = read_sweep(sweep) if isinstance(sweep, Path) else sweep
+    def __init__(self, sweep: Sweep | str | Path) -> None:
+        self.sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
         self._provenance = next(iter(self.sweep.results.values())).provenance
 
     @property
@@ -155,7 +155,9 @@ class ReplayEvaluator:
         """The product the sweep was recorded on."""
         return load_sku(self.sweep.sku)
 
-    def prepare(self, problem: AttentionProblem, configs: Sequence[KernelConfig]) -> None:
+    def prepare(
+        self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
+    ) -> None:
         """Nothing to prepare."""
 
     def evaluate(self, problem: AttentionProblem, config: KernelConfig) -> Evaluation:
@@ -168,7 +170,11 @@ class ReplayEvaluator:
         return Evaluation(Outcome.INFEASIBLE, self._provenance, NOT_RECORDED, (reason,))
 
     def shootout(
-        self, problem: AttentionProblem, configs: Sequence[KernelConfig]
+        self,
+        problem: AttentionProblem,
+        configs: Sequence[KernelConfig],
+        *,
+        budget_s: float | None = None,
     ) -> list[Evaluation]:
         """What was recorded; a recording does not get sharper by repeating."""
         return [self.evaluate(problem, config) for config in configs]

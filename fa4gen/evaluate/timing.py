@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ BOOTSTRAP_SEED = 20240229
 
 CONFIDENCE = 0.95
 
+LEAST_ROUNDS = 12
+"""Rounds that no budget takes from a comparison: the interval of a median needs about as many."""
+
 _SMALLEST_SQUARE = 3
 """From three callables on there is more than one fair order."""
 
@@ -39,9 +42,9 @@ class TimingPlan:
     eager launches) of several launches.
     """
 
-    min_rounds: int = 12
+    min_rounds: int = LEAST_ROUNDS
     max_rounds: int = 60
-    budget_s: float = 1.0
+    budget_s: float = 0.5
     """Wall-clock seconds of sampling for each callable; ``min_rounds`` are taken regardless."""
     sample_us: float = 400.0
     """Least length of one sample; launches are repeated to fill it, so that the resolution of an
@@ -50,6 +53,13 @@ class TimingPlan:
     """Give up a pair once the upper bound of the gain is below this; ``None``: never."""
     hopeless_after: int = 6
     """Rounds before the first such decision."""
+
+    def within(self, seconds: float, callables: int) -> TimingPlan:
+        """This plan, made to end after ``seconds`` of sampling, but with :data:`LEAST_ROUNDS`."""
+        budget_s = max(0.0, seconds) / max(1, callables)
+        if budget_s >= self.budget_s:
+            return self
+        return replace(self, budget_s=budget_s, min_rounds=min(self.min_rounds, LEAST_ROUNDS))
 
 
 TRIAL_PLAN = TimingPlan()

@@ -60,8 +60,10 @@ class FakeEvaluator:
 
     Attributes:
         evaluated: (problem, configuration) pairs in the order they came.
-        prepared: batches of configurations announced by ``prepare``.
+        prepared: batches of configurations announced by ``prepare`` for soon.
+        prepared_later: (problem, batch) of those announced for later.
         shootouts: batches of configurations of ``shootout``.
+        shootout_budgets_s: what ``shootout`` was given to spend.
         closed: whether ``close`` was called.
     """
 
@@ -81,7 +83,9 @@ class FakeEvaluator:
         self.template_hash = template_hash
         self.evaluated: list[tuple[AttentionProblem, KernelConfig]] = []
         self.prepared: list[tuple[KernelConfig, ...]] = []
+        self.prepared_later: list[tuple[AttentionProblem, tuple[KernelConfig, ...]]] = []
         self.shootouts: list[tuple[KernelConfig, ...]] = []
+        self.shootout_budgets_s: list[float | None] = []
         self.closed = False
 
     @property
@@ -99,9 +103,14 @@ class FakeEvaluator:
         """As given."""
         return self._sku
 
-    def prepare(self, problem: AttentionProblem, configs: Sequence[KernelConfig]) -> None:
+    def prepare(
+        self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
+    ) -> None:
         """Note the batch."""
-        self.prepared.append(tuple(configs))
+        if later:
+            self.prepared_later.append((problem, tuple(configs)))
+        else:
+            self.prepared.append(tuple(configs))
 
     def evaluate(self, problem: AttentionProblem, config: KernelConfig) -> Evaluation:
         """Follow the script."""
@@ -122,10 +131,15 @@ class FakeEvaluator:
         )
 
     def shootout(
-        self, problem: AttentionProblem, configs: Sequence[KernelConfig]
+        self,
+        problem: AttentionProblem,
+        configs: Sequence[KernelConfig],
+        *,
+        budget_s: float | None = None,
     ) -> list[Evaluation]:
         """Follow the script for each; ``evaluated`` is not added to."""
         self.shootouts.append(tuple(configs))
+        self.shootout_budgets_s.append(budget_s)
         before = list(self.evaluated)
         try:
             return [self.evaluate(problem, config) for config in configs]

@@ -67,6 +67,11 @@ class Deadline:
         """Seconds since the start."""
         return self.clock() - self.start_s
 
+    @property
+    def left_s(self) -> float:
+        """Seconds to go; may be infinite, never below 0."""
+        return max(0.0, self.seconds - self.elapsed_s)
+
     def passed(self, share: float = 1.0) -> bool:
         """Whether that share of the time is used up."""
         return self.elapsed_s >= self.seconds * share

@@ -36,6 +36,12 @@ class Known:
         return 0.0 if timing is None else timing.gain_low
 
     @property
+    def gain_high(self) -> float:
+        """Upper bound of the gain; 0 for a failure."""
+        timing = self.evaluation.timing
+        return 0.0 if timing is None else timing.gain_high
+
+    @property
     def proven(self) -> bool:
         """Whether it is faster than the anchor beyond doubt."""
         timing = self.evaluation.timing

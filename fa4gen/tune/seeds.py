@@ -7,38 +7,126 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.outcome import Source
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.db.values import DispatchRow
 from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import Sku
-from fa4gen.perf import shortlist
+from fa4gen.perf import rank, shortlist
 from fa4gen.space import SearchSpace
+from fa4gen.tune.effort import Effort
+
+_FAVOURITES = 4
+"""Least number of seeds that the model's shortlist is made for."""
 
 
 def model_seeds(
     problem: AttentionProblem, sku: Sku, space: SearchSpace, count: int
 ) -> list[KernelConfig]:
-    """The ``count`` fastest of the space under the cycle model, fastest first.
+    """Fast configurations of the space under the cycle model, of ``count`` different kinds.
 
-    A list of look-alikes would teach the search little, so one (tile_m, tile_n) takes no more
-    than half of the places, as far as the model's shortlist has others.
+    What the model is wrong about it is wrong about for all its favourites, so they are tried in
+    every :func:`style`; see :func:`diverse` for the order.
     """
     if count < 1:
         return []
-    ranked = [entry.config for entry in shortlist(problem, space, sku, limit=8 * count)]
-    per_tile = max(1, count // 2)
-    used: Counter[tuple[int, int]] = Counter()
-    varied = []
+    anchor = space.default(problem.signature)
+    found: dict[str, KernelConfig] = {}
+    for entry in shortlist(problem, space, sku, limit=8 * max(count, _FAVOURITES)):
+        for candidate in _restyled(entry.config, anchor, space):
+            config = canonicalise(problem.signature, candidate, sku.arch)
+            if check(problem.signature, config, sku.arch):
+                found.setdefault(config.config_id, config)
+    ranked = [entry.config for entry in rank(problem, found.values(), sku)]
+    return diverse(ranked, anchor, count)
+
+
+Style = tuple[bool, bool, bool]
+"""What sets a kernel apart from the plain one: another scheduler than the default's, exponentials
+by polynomial, rescales left out."""
+
+
+def style(config: KernelConfig, anchor: KernelConfig) -> Style:
+    """The style of a configuration; all false is plain."""
+    return (
+        config.scheduler is not anchor.scheduler,
+        config.exp2_poly_fraction > 0.0,
+        config.rescale_threshold_log2 > 0.0,
+    )
+
+
+def diverse(ranked: Sequence[KernelConfig], anchor: KernelConfig, count: int) -> list[KernelConfig]:
+    """``count`` of ``ranked`` (fastest first) that teach a search more than the fastest few do.
+
+    The best of each style in turn: the plain one first, then those that differ from it in two
+    ways, then those that differ in one or three; faster ones earlier. So four seeds are half of a
+    factorial design, in which every one of the three choices is tried twice and left twice (where
+    ``ranked`` has all styles). One (tile_m, tile_n) takes no more than half of the places, the
+    anchor counted, as far as a style has others. The anchor itself is left out.
+    """
+    waiting: dict[Style, list[KernelConfig]] = {}
     for config in ranked:
-        tile = (config.tile_m, config.tile_n)
-        used[tile] += 1
-        if used[tile] <= per_tile:
-            varied.append(config)
-    return varied[:count]
+        if config != anchor:
+            waiting.setdefault(style(config, anchor), []).append(config)
+    order = sorted(waiting, key=lambda each: (any(each), sum(each) % 2))
+    used = Counter([_tile(anchor)])
+    most = max(1, count // 2)
+    chosen: list[KernelConfig] = []
+    while len(chosen) < count and any(waiting.values()):
+        for each in order:
+            if len(chosen) == count or not waiting[each]:
+                continue
+            fresh = (config for config in waiting[each] if used[_tile(config)] < most)
+            config = next(fresh, waiting[each][0])
+            waiting[each].remove(config)
+            used[_tile(config)] += 1
+            chosen.append(config)
+    return chosen
+
+
+def _tile(config: KernelConfig) -> tuple[int, int]:
+    return config.tile_m, config.tile_n
+
+
+def _restyled(
+    config: KernelConfig, anchor: KernelConfig, space: SearchSpace
+) -> Iterator[KernelConfig]:
+    """``config`` under every scheduler, with and without its polynomial and a threshold."""
+    schedulers = (Scheduler(str(value)) for value in space.knob("scheduler").values)
+    widest = max(float(value) for value in space.knob("rescale_threshold_log2").values)
+    for scheduler in dict.fromkeys((anchor.scheduler, *schedulers)):
+        for fraction in dict.fromkeys((0.0, config.exp2_poly_fraction)):
+            for threshold in dict.fromkeys((0.0, config.rescale_threshold_log2 or widest)):
+                yield replace(
+                    config,
+                    scheduler=scheduler,
+                    exp2_poly_fraction=fraction,
+                    rescale_threshold_log2=threshold,
+                )
+
+
+class Seeder:
+    """Seeds for the problems of a run; the model is asked once a problem."""
+
+    def __init__(self, here: tuple[Sku, Source], space: SearchSpace, effort: Effort) -> None:
+        self._here, self._space, self._effort = here, space, effort
+        self._modelled: dict[str, list[KernelConfig]] = {}
+
+    def seeds(
+        self, problem: AttentionProblem, rows: Sequence[DispatchRow]
+    ) -> list[tuple[str, KernelConfig]]:
+        """(origin, configuration) in the order to try them; ``rows`` are what has been tuned."""
+        effort, sku = self._effort, self._here[0]
+        key = problem.problem_id
+        if key not in self._modelled:
+            self._modelled[key] = model_seeds(problem, sku, self._space, effort.model_seeds)
+        nearest = nearest_seeds(problem, self._here, rows, effort.nearest_seeds)
+        seeds = [("nearest", config) for config in nearest]
+        return [*seeds, *(("model", c) for c in self._modelled[key] if c not in nearest)]
 
 
 def distance(a: AttentionProblem, b: AttentionProblem) -> float:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import random
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
+from functools import partial
 
 from optuna.storages import BaseStorage
 
@@ -21,6 +24,7 @@ from fa4gen.evaluate.contract import Evaluator
 from fa4gen.hardware import Arch
 from fa4gen.space import SearchSpace
 from fa4gen.tune.budget import Deadline
+from fa4gen.tune.finalists import contenders
 from fa4gen.tune.interrupts import Interrupts
 from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import FreeAsks, Proposer
@@ -36,7 +40,7 @@ from fa4gen.tune.results import (
     TuneListener,
 )
 from fa4gen.tune.samplers import make_sampler
-from fa4gen.tune.seeds import model_seeds, nearest_seeds
+from fa4gen.tune.seeds import Seeder
 from fa4gen.tune.settings import TuneSettings
 from fa4gen.tune.study import Asked, StudyKey, TunerStudy
 
@@ -52,6 +56,9 @@ class Surroundings:
     settings: TuneSettings
     listener: TuneListener
     interrupts: Interrupts
+    seeder: Seeder
+    aside: Executor
+    """One thread, for the study's work while a kernel is timed."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,9 @@ class ProblemTuner:
         problem: AttentionProblem,
         place: tuple[int, int],
         share_s: float,
+        upcoming: AttentionProblem | None = None,
     ) -> None:
-        self.around, self.problem = around, problem
+        self.around, self.problem, self.upcoming = around, problem, upcoming
         self.index, self.count = place
         self.effort = around.settings.effort
         self.deadline = Deadline.after(share_s)
@@ -94,6 +102,7 @@ class ProblemTuner:
         self.known_count = 0
         self.winner: Known | None = None
         self.has_row = False
+        self.untold: tuple[Asked, Evaluation] | None = None
         self.finalists: tuple[tuple[KernelConfig, Evaluation], ...] = ()
         self.message = ""
 
@@ -122,6 +131,11 @@ class ProblemTuner:
         return report
 
     def _run(self) -> StopReason:
+        seeds = self.around.seeder.seeds(self.problem, self.around.store.dispatch_rows())
+        # The study comes later, for its name needs the anchor's provenance; its first wishes are
+        # these seeds.
+        first = [self.anchor_config, *(config for _, config in seeds)]
+        self.around.evaluator.prepare(self.problem, first)
         evaluation = self._evaluate(self.anchor_config)
         self._open(evaluation)
         self._recorded(self.anchor_config, evaluation, "anchor", None)
@@ -132,8 +146,11 @@ class ProblemTuner:
         if not self.has_row:
             self._set_winner(self.anchor)
         self._catch_up()
-        self._seed()
+        for origin, config in seeds:
+            if self.records.get(config) is None:
+                self.study.enqueue(config, origin)
         stop = self._search()
+        self._prepare_upcoming(self.around.store.dispatch_rows())
         self._decide()
         return stop
 
@@ -189,39 +206,57 @@ class ProblemTuner:
             sku=self.key.sku, source=self.key.source, policy=self.key.policy
         )
 
-    def _seed(self) -> None:
-        effort, sku = self.effort, self.around.evaluator.sku
-        rows = self.around.store.dispatch_rows()
-        here = (sku, self.key.source)
-        nearest = nearest_seeds(self.problem, here, rows, effort.nearest_seeds)
-        modelled = model_seeds(self.problem, sku, self.around.space, effort.model_seeds)
-        for origin, configs in (("nearest", nearest), ("model", modelled)):
-            for config in configs:
-                if self.records.get(config) is None:
-                    self.study.enqueue(config, origin)
+    def _prepare_upcoming(self, rows: list[DispatchRow]) -> None:
+        """Have the next problem's anchor and seeds compiled behind everything of this one."""
+        if self.upcoming is None:
+            return
+        seeds = [config for _, config in self.around.seeder.seeds(self.upcoming, rows)]
+        anchor = self.around.space.default(self.upcoming.signature)
+        self.around.evaluator.prepare(self.upcoming, [anchor, *seeds], later=True)
 
     def _search(self) -> StopReason:
-        """Evaluate what the study asks for, with a few asked ahead."""
+        """Evaluate what the study asks for; while one is timed, the study is told of the one
+        before and asked for more."""
         window: deque[Asked] = deque()
+        beside = partial(self._prepare_upcoming, self.around.store.dispatch_rows())
         try:
             while (stop := self._stop()) is None:
                 self.around.interrupts.check()
                 self._catch_up()
-                self._top_up(window)
+                if not window:
+                    self._tell_and_top_up(window)
                 if not window:
                     return StopReason.EXHAUSTED
                 asked = window[0]
-                evaluation = self._evaluate(asked.config)
+                job = self.around.aside.submit(beside)
+                try:
+                    evaluation = self._evaluate(asked.config)
+                finally:
+                    wait([job])
                 # The database first: the study can be made again from it.
                 self._recorded(asked.config, evaluation, asked.origin, asked.number)
-                self.study.tell(asked, evaluation)
+                self.untold = (asked, evaluation)
                 window.popleft()
+                job.result()
+                beside = partial(self._tell_and_top_up, window)
             return stop
         finally:
+            # Whatever broke may have broken the study too; then the next run reaps them.
+            with contextlib.suppress(Exception):
+                self._tell()
             for asked in window:
-                # Whatever broke may have broken the study too; then the next run reaps them.
                 with contextlib.suppress(Exception):
                     self.study.abandon(asked)
+
+    def _tell(self) -> None:
+        if self.untold is not None:
+            untold, self.untold = self.untold, None
+            self.study.tell(*untold)
+
+    def _tell_and_top_up(self, window: deque[Asked]) -> None:
+        """Some tenths of a second of Optuna's; touches neither the database nor the records."""
+        self._tell()
+        self._top_up(window)
 
     def _top_up(self, window: deque[Asked]) -> None:
         room = self.effort.max_trials - self.known_count
@@ -298,15 +333,18 @@ class ProblemTuner:
 
     def _decide(self) -> None:
         """The finalists' shoot-out, then the row of the table: the best proven, or the default."""
-        contenders = self._contenders()
+        final = contenders(
+            self.records.all(), self.winner, self.anchor_config, self.effort.finalists
+        )
         repeatable = self.key.source is Source.MODELLED  # timing it again tells nothing new
-        if self.tally.evaluated > 1 and contenders and not repeatable:
-            configs = [known.config for known in contenders]
+        if self.tally.evaluated > 1 and final and not repeatable:
+            configs = [known.config for known in final]
+            left_s = None if math.isinf(self.deadline.left_s) else self.deadline.left_s
             with self.around.interrupts.allowed():
-                results = self.around.evaluator.shootout(self.problem, configs)
+                results = self.around.evaluator.shootout(self.problem, configs, budget_s=left_s)
             self.finalists = tuple(zip(configs, results, strict=True))
-            contenders = [self._recorded_final(config, result) for config, result in self.finalists]
-        proven = [known for known in contenders if known.proven]
+            final = [self._recorded_final(config, result) for config, result in self.finalists]
+        proven = [known for known in final if known.proven]
         self._set_winner(max(proven, key=lambda known: known.gain_low, default=self.anchor))
 
     def _recorded_final(self, config: KernelConfig, evaluation: Evaluation) -> Known:
@@ -323,19 +361,6 @@ class ProblemTuner:
         )
         self.around.listener.on_trial(event)
         return known
-
-    def _contenders(self) -> list[Known]:
-        """The fastest few, the table's present winner always among them; never the anchor."""
-        known = {entry.config.config_id: entry for entry in self.records.all() if entry.gain > 0}
-        if self.winner is not None:
-            known.setdefault(self.winner.config.config_id, self.winner)
-        known.pop(self.anchor_config.config_id, None)
-        ranked = sorted(known.values(), key=lambda entry: entry.gain, reverse=True)
-        chosen = ranked[: self.effort.finalists]
-        winner_id = self.winner.config.config_id if self.winner is not None else ""
-        if winner_id in known and known[winner_id] not in chosen:
-            chosen[-1:] = [known[winner_id]]
-        return chosen
 
     def _progress(self) -> Progress:
         return Progress(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fa4gen.tune.budget import Budget
 from fa4gen.tune.interrupts import Interrupts
 from fa4gen.tune.results import NullListener, ProblemReport, StopReason, TuneListener, TuneReport
 from fa4gen.tune.samplers import make_sampler
+from fa4gen.tune.seeds import Seeder
 from fa4gen.tune.session import ProblemTuner, Surroundings
 from fa4gen.tune.settings import TuneSettings, study_location
 from fa4gen.tune.study import close_storage, open_storage
@@ -71,11 +73,17 @@ def tune(
     reports: list[ProblemReport] = []
     cheap = evaluator.source is Source.MODELLED
     storage = open_storage(study_location(settings, _file_of(store), cheap=cheap))
-    with _closing(storage), Interrupts() as interrupts:
-        around = Surroundings(evaluator, store, space, storage, settings, listener, interrupts)
+    seeder = Seeder((evaluator.sku, evaluator.source), space, settings.effort)
+    aside = ThreadPoolExecutor(1, thread_name_prefix="fa4gen-study")
+    with _closing(storage), aside, Interrupts() as interrupts:
+        around = Surroundings(
+            evaluator, store, space, storage, settings, listener, interrupts, seeder, aside
+        )
         for index, problem in enumerate(workload):
             place = (index, len(workload))
-            reports.append(ProblemTuner(around, problem, place, budget.share_s(index)).run())
+            upcoming = workload[index + 1] if index + 1 < len(workload) else None
+            share_s = budget.share_s(index)
+            reports.append(ProblemTuner(around, problem, place, share_s, upcoming).run())
             if interrupts.requested or reports[-1].stop is StopReason.INTERRUPTED:
                 break
     interrupted = interrupts.requested or any(

@@ -173,6 +173,23 @@ def test_kernel_that_kills_its_compiler_is_a_crash(pool: CompilePool, new) -> No
     assert pool.submit(new()).result(timeout=30).resources.code_bytes > 0
 
 
+def test_what_is_for_later_waits_until_all_else_is_done(pool: CompilePool, new) -> None:
+    ended: list[str] = []
+    running = pool.submit(new(SLOW))
+    wait_until(running.running)
+    futures = {
+        "later": pool.submit(new(), later=True),
+        "wanted": pool.submit(wanted := new(), later=True),
+        "soon": pool.submit(new()),
+        "wanted now": pool.submit(wanted),
+        "urgent": pool.submit(new(), urgent=True),
+    }
+    for name, future in futures.items():
+        future.add_done_callback(lambda _, name=name: ended.append(name))
+    wait([running, *futures.values()], timeout=30)
+    assert ended == ["urgent", "soon", "wanted", "wanted now", "later"]
+
+
 def test_queued_job_can_be_cancelled_and_an_urgent_one_goes_first(pool: CompilePool, new) -> None:
     order: list[str] = []
     slow = pool.submit(new(SLOW))

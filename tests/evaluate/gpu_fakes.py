@@ -33,6 +33,7 @@ class NamedBuilds:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self.submitted: list[str] = []
+        self.later: list[str] = []
         self.closed = False
 
     def config(self, name: str) -> KernelConfig:
@@ -52,10 +53,15 @@ class NamedBuilds:
         return "feed"
 
     def submit(
-        self, signature: KernelSignature, config: KernelConfig, *, urgent: bool = False
+        self,
+        signature: KernelSignature,
+        config: KernelConfig,
+        *,
+        urgent: bool = False,
+        later: bool = False,
     ) -> Future[Build]:
         name = self._name(config)
-        self.submitted.append(name)
+        (self.later if later else self.submitted).append(name)
         future: Future[Build] = Future()
         errors = {
             "render": RenderError("template line 3"),

@@ -20,6 +20,7 @@ from fa4gen.evaluate.correctness import (
     allowed_lse_error,
     check_cases,
     own_case,
+    slices_compared,
     small_cases,
 )
 from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, reference, run_case, softmax_scale
@@ -201,8 +202,19 @@ def test_own_case_samples_first_last_and_others() -> None:
     assert {(0, 0), (2, 7)} <= set(case.slices or ())
     assert len(case.slices or ()) == 4
     assert own_case(problem, seed=2) != case
+    assert slices_compared(replace(DENSE, seqlen_q=1, seqlen_k=32768)) == 4
     tiny = own_case(replace(problem, batch=1, num_heads_q=1, num_heads_kv=1), 1)
     assert tiny.slices == ((0, 0),)
+
+
+def test_long_problems_compare_fewer_slices_but_never_fewer_than_two() -> None:
+    for seqlen, count in ((8192, 4), (16384, 2), (131072, 2)):
+        problem = replace(DENSE, batch=2, num_heads_q=16, seqlen_q=seqlen, seqlen_k=seqlen)
+        assert slices_compared(problem) == count
+        drawn = {own_case(problem, seed).slices for seed in range(20)}
+        assert {len(slices or ()) for slices in drawn} == {count}
+        assert all((1, 15) in (slices or ()) for slices in drawn)
+        assert len(drawn) > 5, "the others are another draw each time"
 
 
 def test_allowance_is_twice_the_baseline_and_at_least_one_rounding() -> None:

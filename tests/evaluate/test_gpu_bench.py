@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -196,4 +197,25 @@ def test_a_cold_card_is_warmed_up_longer_than_a_busy_one() -> None:
     heat.busy()
     busy = heat.warmup_s()
     assert cold >= 4.0
-    assert 0.3 <= busy < 1.0
+    assert 0.1 <= busy < 0.5
+
+
+def test_a_refresh_does_not_overshoot_by_a_batch() -> None:
+    """Kernels of 10 ms on a busy card: 0.1 s of load, not a whole batch of 0.25 s."""
+
+    class Real(Virtual):
+        def time(self, replays: Sequence[Replay], meanwhile: Callable[[], None]) -> list[float]:
+            times = super().time(replays, meanwhile)
+            time.sleep(sum(times) / 1e6)
+            return times
+
+    heat = Heat()
+    heat.busy()
+    watcher = Watcher()
+    begin = time.monotonic()
+    bench = Bench(Real(), MeasurementPolicy(), watcher, heat)
+    plan = TimingPlan(min_rounds=1, max_rounds=1, budget_s=0.0, hopeless_below=None)
+    interleave([takes("a", 5000.0), takes("b", 5000.0)], plan, bench)
+    busy_s = time.monotonic() - begin
+    # probe 45 ms, first round 10 ms, refresh 100 ms, lead and one round 15 ms
+    assert 0.15 < busy_s < 0.3

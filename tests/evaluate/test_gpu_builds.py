@@ -35,11 +35,15 @@ class StillPool:
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.asked: list[tuple[str, bool]] = []
+        self.later: list[bool] = []
         self.future: Future[Build] = Future()
         self.closed = False
 
-    def submit(self, generated: GeneratedKernel, *, urgent: bool = False) -> Future[Build]:
+    def submit(
+        self, generated: GeneratedKernel, *, urgent: bool = False, later: bool = False
+    ) -> Future[Build]:
         self.asked.append((generated.config.config_id, urgent))
+        self.later.append(later)
         return self.future
 
     def close(self) -> None:
@@ -75,6 +79,19 @@ def test_asking_twice_compiles_once_but_urgency_is_passed_on(pool: StillPool) ->
     assert first.result(timeout=1) is urgent.result(timeout=1) is build
     assert builds.submit(SIGNATURE, config, urgent=True).result() is build
     assert len(pool.asked) == 2
+
+
+def test_a_kernel_for_later_is_moved_up_when_it_is_wanted(pool: StillPool) -> None:
+    builds = PoolBuilds(ARCH)
+    config = builds.anchor(SIGNATURE)
+    first = builds.submit(SIGNATURE, config, later=True)
+    assert builds.submit(SIGNATURE, config, later=True) is first
+    soon = builds.submit(SIGNATURE, config)
+    assert builds.submit(SIGNATURE, config, later=True) is soon, "not moved back"
+    assert builds.submit(SIGNATURE, config) is soon
+    assert pool.later == [True, False]
+    pool.future.set_result(build := NamedBuild("a", Path("a")))
+    assert first.result(timeout=1) is soon.result(timeout=1) is build
 
 
 def test_a_render_error_waits_in_the_future(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,7 +184,48 @@ def test_prepare_builds_the_anchor_and_the_feasible_ones() -> None:
     with GpuEvaluator(load_sku("h200"), builds=builds, settings=SETTINGS) as evaluator:
         evaluator.prepare(PROBLEM, [builds.config("row"), builds.config("infeasible")])
         assert builds.submitted == ["good", "row"]
+        evaluator.prepare(PROBLEM, [builds.config("segv")], later=True)
+        assert builds.later == ["good", "segv"]
         assert evaluator.worker_starts == 0
+
+
+def test_small_shapes_are_tried_once_a_kernel_and_the_own_shape_always(
+    evaluator: GpuEvaluator, builds: NamedBuilds
+) -> None:
+    longer = replace(PROBLEM, seqlen_k=192)
+    kernel = builds.config("good_lazy")
+    evaluator.evaluate(PROBLEM, kernel)
+    for problem in (longer, PROBLEM):
+        accuracy = evaluator.evaluate(problem, kernel).accuracy
+        assert accuracy is not None
+        assert accuracy.kinds == ("problem",)
+        assert 0 < accuracy.max_error <= accuracy.allowed
+    narrow = evaluator.evaluate(replace(longer, head_dim=32), kernel).accuracy
+    assert narrow is not None
+    assert {"normal", "ragged", "problem"} <= set(narrow.kinds), "another signature"
+    for _ in range(2):
+        wrong = evaluator.evaluate(PROBLEM, builds.config("row"))
+        assert wrong.message.startswith("normal: "), "nothing is remembered of a failure"
+
+
+def test_a_shootout_keeps_to_its_seconds(
+    evaluator: GpuEvaluator, builds: NamedBuilds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[TimingPlan] = []
+    plain = evaluator._time
+
+    def noted(
+        problem: AttentionProblem, kernels: Sequence[CheckedKernel], plan: TimingPlan
+    ) -> TimeReply:
+        plans.append(plan)
+        return plain(problem, kernels, plan)
+
+    monkeypatch.setattr(evaluator, "_time", noted)
+    for budget_s in (0.06, None):
+        evaluator.shootout(PROBLEM, [builds.config("good_lazy")], budget_s=budget_s)
+    limited, unlimited = plans
+    assert limited.budget_s == pytest.approx(0.03), "two kernels share the seconds"
+    assert unlimited == SETTINGS.shootout_plan
 
 
 def test_shootout_keeps_the_order_and_the_failures(

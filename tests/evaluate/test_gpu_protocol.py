@@ -41,6 +41,7 @@ CONDITIONS = GpuConditions(1500, 650.5, 71, ("sw_power_cap",), (42,))
     "message",
     [
         CheckRequest(PROBLEM, REF, 7),
+        CheckRequest(PROBLEM, REF, 8, own_shape_only=True),
         TimeRequest(PROBLEM, (REF, REF), POLICY, SHOOTOUT_PLAN, 1),
         TimeRequest(PROBLEM, (REF,), POLICY, TRIAL_PLAN, 1),
         Shutdown(),

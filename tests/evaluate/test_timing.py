@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fa4gen.evaluate.timing import (
+    LEAST_ROUNDS,
+    SHOOTOUT_PLAN,
     TRIAL_PLAN,
     TimingPlan,
     balanced_orders,
@@ -148,3 +150,16 @@ def test_buffers_reach_past_the_l2_three_times() -> None:
     assert buffers_past_l2(256 << 20, l2) == 2
     assert buffers_past_l2(20 << 20, l2) == 9
     assert buffers_past_l2(1, l2) == 512
+
+
+def test_a_plan_within_seconds_keeps_enough_rounds() -> None:
+    long = SHOOTOUT_PLAN
+    assert long.within(1000.0, 4) == long
+    short = long.within(2.0, 4)
+    assert short.budget_s == 0.5
+    assert short.min_rounds == LEAST_ROUNDS < long.min_rounds
+    assert not finished(short, LEAST_ROUNDS, 1.9, 4)
+    assert finished(short, LEAST_ROUNDS, 2.0, 4)
+    nothing = long.within(-1.0, 2)
+    assert not finished(nothing, LEAST_ROUNDS - 1, 9.0, 2)
+    assert finished(nothing, LEAST_ROUNDS, 0.0, 2)

@@ -35,7 +35,8 @@ def states(location: Path) -> list[TrialState]:
 
 def test_ctrl_c_keeps_everything_and_resume_goes_on(problem, sku, store, small, tmp_path):
     studies = tmp_path / "studies.sqlite"
-    settings = replace(small, study_storage=studies)
+    effort = replace(small.effort, max_trials=9)
+    settings = replace(small, study_storage=studies, effort=effort)
     first = FakeEvaluator(sku)
 
     def script(_problem, _config):
@@ -58,8 +59,8 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on(problem, sku, store, small, 
     done = {config for _, config in first.evaluated[:6]}
     again = [config for _, config in second.evaluated]
     assert [config for config in again if config in done] == [first.evaluated[0][1]]
-    assert len(again) == 1 + small.effort.max_trials - 6
-    assert report.problems[0].progress.known == small.effort.max_trials
+    assert len(again) == 1 + effort.max_trials - 6
+    assert report.problems[0].progress.known == effort.max_trials
 
 
 def test_interrupted_before_the_anchor(problem, sku, store, small):
@@ -72,7 +73,7 @@ def test_interrupted_before_the_anchor(problem, sku, store, small):
 
 def test_ctrl_c_in_the_shootout_keeps_the_proven_winner(problem, sku, store, small):
     class Impatient(FakeEvaluator):
-        def shootout(self, problem, configs):
+        def shootout(self, problem, configs, *, budget_s=None):
             raise KeyboardInterrupt
 
     report = tune([problem], evaluator=Impatient(sku), store=store, settings=small)
@@ -130,7 +131,7 @@ def test_history_survives_the_loss_of_the_study_file(problem, sku, store, small)
     tune([problem], evaluator=second, store=store, settings=more)
     tried = {config for _, config in first.evaluated}
     assert tried & {config for _, config in second.evaluated} == {first.evaluated[0][1]}
-    assert len(second.evaluated) == 1 + 8
+    assert len(second.evaluated) == 1 + 20 - small.effort.max_trials
 
 
 def test_without_resume_times_are_taken_again(problem, sku, store, small):
@@ -173,21 +174,26 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_cleanly(tmp_path, number):
+@pytest.mark.slow
+def test_a_signal_ends_the_process_cleanly(tmp_path):
     """While an evaluation sleeps: the report comes back, the study has nothing RUNNING."""
-    process = start(tmp_path, "--delay", "0.3", "--trials", "100")
-    for _ in range(3):
-        assert process.stdout.readline().startswith("trial")
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "interrupted=True" in output
-    found = states(tmp_path / "tuning.studies.sqlite")
-    assert found
-    assert TrialState.RUNNING not in found
-    with TuningStore.open(tmp_path / "tuning.sqlite", with_shipped=False) as store:
-        assert len(store.dispatch_rows()) == 1
+    processes = {}
+    for number in (signal.SIGTERM, signal.SIGINT):  # side by side, for starting takes seconds
+        folder = tmp_path / number.name
+        folder.mkdir()
+        processes[number] = folder, start(folder, "--delay", "0.3", "--trials", "100")
+    for number, (folder, process) in processes.items():
+        for _ in range(3):
+            assert process.stdout.readline().startswith("trial")
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "interrupted=True" in output
+        found = states(folder / "tuning.studies.sqlite")
+        assert found
+        assert TrialState.RUNNING not in found
+        with TuningStore.open(folder / "tuning.sqlite", with_shipped=False) as store:
+            assert len(store.dispatch_rows()) == 1
 
 
 @pytest.mark.slow

@@ -19,10 +19,12 @@ from fa4gen.space import space_for
 from fa4gen.testing.fakes import FakeEvaluator
 from fa4gen.tune import QUICK, TuneSettings, effort, list_workloads, load_workload
 from fa4gen.tune.budget import Budget, Deadline
+from fa4gen.tune.finalists import contenders
 from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import Proposer
+from fa4gen.tune.records import Known
 from fa4gen.tune.samplers import make_sampler
-from fa4gen.tune.seeds import distance, model_seeds, nearest_seeds
+from fa4gen.tune.seeds import distance, diverse, model_seeds, nearest_seeds, style
 from fa4gen.tune.session import SpaceExplorer
 from fa4gen.tune.settings import study_location
 from fa4gen.tune.study import StudyKey, TunerStudy, open_storage
@@ -71,6 +73,9 @@ def test_deadline_keeps_a_share():
     clock.now_s += 8.0
     assert deadline.passed(0.8)
     assert not deadline.passed()
+    assert deadline.left_s == pytest.approx(2.0)
+    clock.now_s += 8.0
+    assert deadline.left_s == 0.0
 
 
 def test_unknown_effort():
@@ -93,13 +98,80 @@ def test_model_seeds_are_fast_feasible_and_varied(problem, sku):
     seeds = model_seeds(problem, sku, SPACE, 8)
     times_us = [predict(problem, config, sku).time_us for config in seeds]
     assert len({config.config_id for config in seeds}) == 8
-    assert times_us == sorted(times_us)
     assert all(check(problem.signature, config, sku.arch) for config in seeds)
     rng = random.Random(0)
     anywhere = [SPACE.sample(rng, problem.signature, sku.arch) for _ in range(100)]
-    assert times_us[-1] < min(predict(problem, config, sku).time_us for config in anywhere[:20])
+    at_random = sorted(predict(problem, config, sku).time_us for config in anywhere)
+    assert max(times_us) < at_random[25]
     assert len({(config.tile_m, config.tile_n) for config in seeds}) >= 2
     assert model_seeds(problem, sku, SPACE, 0) == []
+
+
+@pytest.mark.parametrize("head_dim", [64, 256])
+def test_four_model_seeds_try_every_style_knob_both_ways(problem, sku, head_dim):
+    """The model's own favourites are all of one style."""
+    problem = replace(problem, head_dim=head_dim, head_dim_v=head_dim)
+    anchor = SPACE.default(problem.signature)
+    seeds = model_seeds(problem, sku, SPACE, 4)
+    styles = [style(config, anchor) for config in seeds]
+    assert styles[0] == (False, False, False)
+    assert seeds[0].scheduler is anchor.scheduler
+    assert (seeds[0].exp2_poly_fraction, seeds[0].rescale_threshold_log2) == (0.0, 0.0)
+    scheduler, polynomial, lazy = [sum(each) for each in zip(*styles, strict=True)]
+    assert scheduler == lazy == 2
+    assert polynomial in (0, 2), "only where the model sees a use for it"
+    assert anchor not in seeds
+
+
+def test_diverse_takes_styles_in_turn_and_spreads_tiles(problem):
+    anchor = SPACE.default(problem.signature)
+    poly = replace(anchor, exp2_poly_fraction=0.25, rescale_threshold_log2=8.0)
+    lazy = replace(anchor, rescale_threshold_log2=8.0)
+    ranked = [
+        poly,
+        replace(poly, exp2_poly_degree=3),
+        replace(poly, num_kv_stages=3),
+        replace(poly, tile_n=96),
+        lazy,
+        anchor,
+        replace(anchor, tile_n=112),
+        replace(anchor, tile_n=64),
+    ]
+    assert diverse(ranked, anchor, 3) == [ranked[6], ranked[3], lazy]
+    assert diverse(ranked, anchor, 6) == [ranked[6], poly, lazy, ranked[7], ranked[3], ranked[1]]
+    assert set(diverse(ranked, anchor, 99)) == set(ranked) - {anchor}
+    assert diverse([anchor], anchor, 2) == diverse([], anchor, 2) == []
+
+
+def timed(problem, sku, config, gain, low, high) -> Known:
+    evaluation = FakeEvaluator(sku).evaluate(problem, config)
+    timing = replace(evaluation.timing, gain=gain, gain_low=low, gain_high=high)
+    return Known(1, config, evaluation.with_timing(timing))
+
+
+def test_contenders_are_proven_or_close_to_the_best(problem, sku):
+    anchor = SPACE.default(problem.signature)
+    tiles = (64, 80, 96, 112, 144)
+    best, proven, close, behind, hopeless = (
+        timed(problem, sku, replace(anchor, tile_n=tile), *gains)
+        for tile, gains in zip(
+            tiles,
+            [
+                (1.10, 1.05, 1.15),
+                (1.03, 1.02, 1.04),
+                (1.02, 0.98, 1.06),
+                (1.01, 0.99, 1.03),
+                (0.85, 0.84, 0.86),
+            ],
+            strict=True,
+        )
+    )
+    default = timed(problem, sku, anchor, 1.0, 1.0, 1.0)
+    known = [hopeless, behind, default, close, proven, best]
+    assert contenders(known, default, anchor, 9) == [best, proven, close]
+    assert contenders(known, proven, anchor, 1) == [proven], "the table's winner always"
+    assert contenders([hopeless, default], default, anchor, 9) == []
+    assert contenders([default], best, anchor, 9) == [best]
 
 
 def test_distance_orders_by_what_kernels_care_about(problem):

@@ -53,12 +53,12 @@ def test_a_whole_sweep_is_searched_to_its_end(sweep):
     assert small.best(problem)[1].timing.gain <= sweep.best(problem)[1].timing.gain
 
 
-def test_tuning_over_a_recording(sweep, store, small):
+def test_tuning_over_a_recording(sweep, store, searching):
     """The tuner cannot tell a recording from a GPU."""
     space = space_for("sm90")
     narrow = replace(space, knobs=recorded_knobs(space, sweep.configs.values()))
-    effort = replace(small.effort, max_trials=40)
-    settings = replace(small, effort=effort)
+    effort = replace(searching.effort, max_trials=40)
+    settings = replace(searching, effort=effort)
     report = tune(
         sweep.problems,
         evaluator=ReplayEvaluator(sweep),

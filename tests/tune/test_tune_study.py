@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import optuna
@@ -192,7 +193,8 @@ def test_unknown_sampler_names_the_known():
         make_sampler("tpr", 0, 1)
 
 
-def test_unusable_storage_says_so(tmp_path):
+def test_unusable_storage_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     (tmp_path / "broken.sqlite").write_text("not a database" * 100)
     with pytest.raises(StoreError, match="study storage"):
         open_storage(tmp_path / "broken.sqlite")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 
 from fa4gen.core.config import KernelConfig
-from fa4gen.core.errors import EvaluationError, NoFeasibleKernel, UnknownName
+from fa4gen.core.errors import EvaluationError, NoFeasibleKernel, StoreError, UnknownName
 from fa4gen.core.outcome import Outcome, Source
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.db import TuningStore
@@ -16,6 +18,7 @@ from fa4gen.hardware import Sku
 from fa4gen.space import SearchSpace, space_for
 from fa4gen.testing.fakes import Behaviour, FakeEvaluator, landscape_us
 from fa4gen.tune import StopReason, TuneSettings, tune
+from fa4gen.tune.study import TunerStudy
 
 FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.OK]
 
@@ -28,9 +31,11 @@ def anchor_of(problem: AttentionProblem) -> KernelConfig:
     return space_for("sm90").default(problem.signature)
 
 
-def test_finds_better_than_default_and_stores_it(problem, sku, store, small, listener):
+def test_finds_better_than_default_and_stores_it(problem, sku, store, searching, listener):
     evaluator = FakeEvaluator(sku)
-    report = tune([problem], evaluator=evaluator, store=store, settings=small, listener=listener)
+    report = tune(
+        [problem], evaluator=evaluator, store=store, settings=searching, listener=listener
+    )
 
     (row,) = store.dispatch_rows(sku="h200", source=Source.MEASURED, policy=evaluator.policy)
     (result,) = report.problems
@@ -84,7 +89,8 @@ def test_failures_are_kept_and_not_tried_again(problem, sku, store, small, outco
 
     def run(settings):
         evaluator = FakeEvaluator(sku, script)
-        report = tune([problem], evaluator=evaluator, store=store, settings=settings, space=space)
+        few = replace(settings, effort=replace(settings.effort, max_free_asks=3))
+        report = tune([problem], evaluator=evaluator, store=store, settings=few, space=space)
         return report.problems[0], [config.tile_n for _, config in evaluator.evaluated]
 
     result, tried = run(small)
@@ -118,12 +124,20 @@ def test_shootout_overrules_the_search(problem, sku, store, small):
     """What looked fastest fails when it is timed longer: the next best wins."""
 
     class Sobering(FakeEvaluator):
-        def shootout(self, problem, configs):
-            first, *rest = super().shootout(problem, configs)
+        def shootout(self, problem, configs, *, budget_s=None):
+            first, *rest = super().shootout(problem, configs, budget_s=budget_s)
             slower = replace(first.timing, gain=0.9, gain_low=0.89, gain_high=0.91)
             return [first.with_timing(slower), *rest]
 
-    evaluator = Sobering(sku)
+    order: list[KernelConfig] = []
+
+    def script(_problem, config):
+        if config == anchor_of(problem):
+            return Behaviour(time_us=100.0)
+        order.extend([config] * (config not in order))
+        return Behaviour(time_us=80.0 + order.index(config))
+
+    evaluator = Sobering(sku, script)
     (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
     (finalists,) = evaluator.shootouts
     assert len(finalists) == small.effort.finalists
@@ -154,8 +168,12 @@ def test_winner_is_in_the_table_as_soon_as_it_is_proven(problem, sku, store, sma
 
 
 def test_anchor_that_fails_skips_the_problem_only(problem, sku, store, small):
-    def script(asked, _config):
-        return Behaviour(Outcome.LAUNCH_ERROR) if asked == problem else None
+    def script(asked, config):
+        failed = asked == problem
+        return Behaviour(Outcome.LAUNCH_ERROR if failed else Outcome.OK, time_by_tile(config))
+
+    def time_by_tile(config):
+        return 100.0 if config == anchor_of(other(problem)) else 90.0
 
     evaluator = FakeEvaluator(sku, script)
     first, second = tune(
@@ -180,16 +198,15 @@ def test_broken_evaluator_raises_and_keeps_what_was_found(problem, sku, store, s
     assert len(store.evaluations(problem)) == 5
 
 
-def test_same_seed_same_trials(problem, sku, tmp_path, small):
+def test_same_seed_same_trials(problem, sku, tmp_path, searching):
     def run(name: str, seed: int) -> list[KernelConfig]:
         evaluator = FakeEvaluator(sku)
         with TuningStore.open(tmp_path / name, with_shipped=False) as store:
-            settings = replace(small, seed=seed)
+            settings = replace(searching, seed=seed)
             tune([problem], evaluator=evaluator, store=store, settings=settings)
         return [config for _, config in evaluator.evaluated]
 
-    assert run("a", 1) == run("b", 1)
-    assert run("c", 1) != run("d", 2)
+    assert run("a", 1) == run("b", 1) != run("c", 2)
 
 
 def test_patience_ends_a_flat_search(problem, sku, store, small):
@@ -211,22 +228,136 @@ def test_small_space_is_exhausted_not_spun_in(problem, sku, store, small):
     assert sorted(config.tile_n for _, config in evaluator.evaluated) == [64, 96, 128]
 
 
+class Announced(FakeEvaluator):
+    """Notes how many evaluations had ended when a kernel was first announced."""
+
+    def __init__(self, sku, script=None):
+        super().__init__(sku, script)
+        self.ended = 0
+        self.at = {}
+        self.log = []
+
+    def prepare(self, problem, configs, *, later=False):
+        super().prepare(problem, configs, later=later)
+        self.log.append((problem, later))
+        for config in configs:
+            self.at.setdefault((problem, config), self.ended)
+
+    def evaluate(self, problem, config):
+        found = super().evaluate(problem, config)
+        self.ended += 1
+        return found
+
+
 def test_prepare_runs_ahead_of_evaluate(problem, sku, store, small):
-    """When a configuration is evaluated, the one after it was announced already."""
-    announced_at = {}
+    """While a configuration is evaluated, the one after it has been announced already."""
+    settings = replace(small, effort=replace(small.effort, lookahead=3))
+    evaluator = Announced(sku)
+    tune([problem], evaluator=evaluator, store=store, settings=settings)
+    ahead = [place - evaluator.at[key] for place, key in enumerate(evaluator.evaluated)]
+    assert ahead[:4] == [0, 0, 1, 2], "the anchor, then what was asked before the first trial"
+    assert set(ahead[4:]) <= {1, 2}, "then one was asked in the course of each trial"
+    assert set(evaluator.at) == set(evaluator.evaluated)
 
-    class Watching(FakeEvaluator):
-        def prepare(self, problem, configs):
-            for config in configs:
-                announced_at[config.config_id] = len(self.evaluated)
 
-    evaluator = Watching(sku)
+def test_seeds_are_announced_before_the_anchor_is_evaluated(problem, sku, store, small):
+    settings = replace(small, effort=replace(small.effort, model_seeds=2, max_trials=4))
+    evaluator = Announced(sku)
+    tune([problem], evaluator=evaluator, store=store, settings=settings)
+    at_once = [key for key, ended in evaluator.at.items() if ended == 0]
+    assert evaluator.evaluated[:3] == at_once
+    assert evaluator.prepared[0] == tuple(config for _, config in at_once)
+
+
+def test_the_next_problem_is_prepared_behind_this_one(problem, sku, store, small):
+    """Its anchor and seeds, for later, after this one's first trials; and this one's winner."""
+    following = other(problem)
+    settings = replace(small, effort=replace(small.effort, model_seeds=2))
+    evaluator = Announced(sku)
+    report = tune([problem, following], evaluator=evaluator, store=store, settings=settings)
+
+    first_later = evaluator.log.index((following, True))
+    before = evaluator.log[:first_later]
+    assert len(before) >= 2
+    assert set(before) == {(problem, False)}, "this problem's own go first"
+    first, *_, last = [configs for asked, configs in evaluator.prepared_later]
+    trials = [config for asked, config in evaluator.evaluated if asked == following]
+    assert first[0] == anchor_of(following) == trials[0]
+    assert evaluator.at[following, trials[0]] <= 2, "in the course of the first trial"
+    assert report.problems[0].winner_config in last
+    assert set(last) <= set(trials)
+
+
+def test_the_study_is_asked_while_a_kernel_is_timed(problem, sku, store, small, monkeypatch):
+    """Once under way, no evaluation ends before the study was asked again."""
+    ask, asks = TunerStudy.ask, threading.Semaphore(0)
+
+    def counted(self):
+        asks.release()
+        return ask(self)
+
+    def script(_problem, config):
+        if len(evaluator.evaluated) not in (4, 5) or config == anchor_of(problem):
+            return
+        while asks.acquire(blocking=False):
+            pass
+        asked.append(asks.acquire(timeout=30))
+        return
+
+    asked = []
+    evaluator = FakeEvaluator(sku, script)
+    monkeypatch.setattr(TunerStudy, "ask", counted)
+    monkeypatch.setattr(TunerStudy, "tell", slowed(TunerStudy.tell))
     tune([problem], evaluator=evaluator, store=store, settings=small)
-    order = [config.config_id for _, config in evaluator.evaluated]
-    ahead = [order.index(config_id) - at for config_id, at in announced_at.items()]
-    assert min(ahead) >= 0
-    assert max(ahead) == small.effort.lookahead - 1
-    assert set(order[1:]) == set(announced_at)
+    assert asked == [True, True]
+
+
+def slowed(method):
+    """So that the evaluation beside it begins first."""
+
+    def later(*arguments):
+        time.sleep(0.05)
+        return method(*arguments)
+
+    return later
+
+
+def test_a_study_that_breaks_loses_no_evaluation(problem, sku, store, small, monkeypatch):
+    told = []
+
+    def broken(self, asked, evaluation):
+        told.append(asked)
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(TunerStudy, "tell", broken)
+    evaluator = FakeEvaluator(sku)
+    with pytest.raises(StoreError, match="disk full"):
+        tune([problem], evaluator=evaluator, store=store, settings=small)
+    assert told
+    assert len(store.evaluations(problem)) == len(evaluator.evaluated) == 3
+
+
+def test_no_shootout_when_nothing_beats_the_default(problem, sku, store, small):
+    def script(_problem, config):
+        return Behaviour(time_us=100.0 if config == anchor_of(problem) else 105.0)
+
+    evaluator = FakeEvaluator(sku, script)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
+    assert evaluator.shootouts == []
+    assert result.finalists == ()
+    assert result.default_stays
+    assert store.dispatch_rows()[0].config == anchor_of(problem)
+
+
+def test_the_shootout_gets_what_is_left_of_the_budget(problem, sku, store, small):
+    evaluator = FakeEvaluator(sku)
+    tune([problem], evaluator=evaluator, store=store, settings=small)
+    assert evaluator.shootout_budgets_s == [None]
+    limited = FakeEvaluator(sku, lambda p, c: Behaviour(delay_s=0.05))
+    settings = replace(small, budget_s=1.0, effort=replace(small.effort, max_trials=100))
+    tune([other(problem)], evaluator=limited, store=store, settings=settings)
+    (left_s,) = limited.shootout_budgets_s
+    assert 0 <= left_s <= 1.0 * settings.effort.shootout_share
 
 
 def test_budget_is_split_and_ends_the_search(problem, sku, store, small, listener):
@@ -260,7 +391,7 @@ def test_progress_is_complete_enough_to_draw(problem, sku, store, small, listene
     assert (start.index, start.count, start.anchor) == (0, 1, anchor_of(problem))
     assert math.isinf(start.budget_s)
     last = listener.trials[-1].progress
-    assert (last.evaluated, last.known, last.max_trials) == (12, 12, 12)
+    assert (last.evaluated, last.known, last.max_trials) == (small.effort.max_trials,) * 3
     best = [event.progress.best_gain for event in listener.trials]
     assert best == sorted(best)
     assert best[-1] == pytest.approx(max(e.evaluation.timing.gain for e in listener.incumbents))
