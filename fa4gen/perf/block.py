@@ -12,76 +12,29 @@ from itertools import pairwise
 from fa4gen.core.config import Exp2Placement, KernelConfig
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import accumulator_regs, num_consumer_warpgroups
-from fa4gen.feasibility.footprint import ROWS_PER_WARPGROUP
+from fa4gen.feasibility.footprint import BOOKKEEPING_REGS, ROWS_PER_WARPGROUP
 from fa4gen.hardware import Arch
-
-MMA_EFFICIENCY = 0.90
-"""Share of the tensor-core peak that back-to-back MMAs reach.
-
-Source: measured on an H200, 2026-11-20: an 8192^3 bf16 matmul at 805 TFLOP/s, which is 0.85 to
-0.93 of the peak at the clocks seen under load (1590 to 1785 MHz).
-"""
+from fa4gen.perf import calibration as cal
 
 SLOTS_PER_ELEMENT = 3.5
 """Issue slots of an element besides its exponential: maximum, scale-and-subtract, sum, and half
-a conversion (two elements a slot). Source: counted from the algorithm."""
+a conversion (two elements a slot). Source: counted from the template."""
 
 ALU_SLOTS_PER_ELEMENT = 1.5
 """Of these, the ones on the half-rate ALU: maximum and conversion."""
 
 POLYNOMIAL_EXTRA_SLOTS = 5
 """Issue slots of a polynomial exponential besides one FMA per degree: round to integer (2),
-fraction, shift, add to the exponent. Source: counted from the algorithm."""
+fraction, shift, add to the exponent. Source: counted from the template."""
 
-MASK_SLOTS_PER_ELEMENT = 2.0
-"""Compare and select."""
-
-PIPE_LEAK = 0.3
-"""Share of the shorter of MUFU and issue time that the longer one does not hide, since one
-warp per scheduler has limited instruction-level parallelism. fitted to :data:`CALIBRATION`."""
-
-PLACEMENT_LEAK = 0.1
-"""What :data:`PIPE_LEAK` grows by when polynomial and MUFU columns are not interleaved.
-assumed."""
-
-HIDING_LEAK = {
-    # (two or more consumers, intra_warpgroup_overlap, pingpong): share of the shorter of
-    # tensor-core and softmax time that stays exposed.
-    (False, False, False): 1.0,
-    (False, True, False): 0.60,
-    (True, False, False): 0.60,
-    (True, True, False): 0.38,
-    (True, False, True): 0.48,
-    (True, True, True): 0.33,
-}
-"""fitted to :data:`CALIBRATION` where it has data, otherwise assumed in between."""
-
-SYNC_CYCLES_PER_CONSUMER = 75.0
-"""Barriers, waits and address arithmetic of one block, for each consumer. fitted."""
-
-PINGPONG_CYCLES = 40.0
-"""Two named barriers a block. assumed."""
-
-SHARED_P_CYCLES = 80.0
-"""Fence and barrier between writing P and its MMA. assumed."""
-
-COMFORTABLE_BOOKKEEPING_REGS = 28
-"""Registers besides accumulators from which on nothing spills. assumed."""
-
-SPILL_SLOWDOWN = 2.0
-"""Relative slowdown per relative lack of registers. assumed."""
+COMFORTABLE_BOOKKEEPING_REGS = BOOKKEEPING_REGS
+"""Registers besides accumulators from which on nothing spills that is felt."""
 
 RESCALE_SHARE = ((0.0, 1.0), (4.0, 0.25), (8.0, 0.1))
 """(threshold in log2 units, share of the blocks that still rescale O).
 
 Source: about 10x fewer rescales at 8 (FlashAttention-4, Hot Chips 2025); 4 is interpolated.
 """
-
-VOTE_CYCLES = 30.0
-"""Warp vote and branch of a conditional rescale. assumed."""
-
-CALIBRATION = "FlashAttention-4 on one H200, see tests/perf/published_h200.toml"
-"""What the constants called fitted were set against, by hand; the test holds them to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +58,46 @@ def block_cost(signature: KernelSignature, config: KernelConfig, arch: Arch) -> 
     consumers = num_consumer_warpgroups(config)
     elements = config.tile_m * config.tile_n
     pipes = _pipes(signature, config, arch)
-    leak = PIPE_LEAK
-    if config.exp2_poly_fraction and config.exp2_poly_placement is not Exp2Placement.SPREAD:
-        leak += PLACEMENT_LEAK
-    mufu, issue = pipes["mufu"], pipes["issue"]
-    softmax = max(mufu, issue, pipes["alu"]) + leak * min(mufu, issue)
-    if config.rescale_threshold_log2:
-        softmax += VOTE_CYCLES
+    softmax = _softmax(config, pipes, consumers)
     tensor = max(pipes["mma"], pipes["smem"], pipes["l2"])
-    hiding = (consumers > 1, config.intra_warpgroup_overlap, config.pingpong and consumers > 1)
-    exposed = HIDING_LEAK[hiding] * min(tensor, softmax)
-    sync = SYNC_CYCLES_PER_CONSUMER * consumers
-    sync += PINGPONG_CYCLES * config.pingpong + SHARED_P_CYCLES * (not config.p_in_registers)
-    total = (max(tensor, softmax) + exposed + sync) * _spill_factor(signature, config, arch)
+    turns = config.pingpong and consumers > 1
+    hiding = (min(consumers, 3), config.intra_warpgroup_overlap, turns)
+    exposed = cal.HIDING_LEAK[hiding] * min(tensor, softmax)
+    total = max(tensor, softmax) + exposed + _serial(signature, config, arch)
+    total *= _spill_factor(signature, config, arch)
     return BlockCost(
         pipes=pipes,
         softmax=softmax,
         exposed_softmax=exposed,
         total=total + _stage_stall(config, arch, pipes, total),
-        mask=elements * MASK_SLOTS_PER_ELEMENT / arch.fma_lanes_per_clk_sm,
+        mask=elements * cal.MASK_SLOTS_PER_ELEMENT / arch.fma_lanes_per_clk_sm,
     )
+
+
+def _softmax(config: KernelConfig, pipes: dict[str, float], consumers: int) -> float:
+    """Cycles of the softmax of all consumers, alone on the SM."""
+    issue = pipes["issue"] / cal.ISSUE_EFFICIENCY
+    leak = cal.PIPE_LEAK
+    fixed = cal.SOFTMAX_LATENCY_CYCLES[min(consumers, 3)]
+    if config.exp2_poly_fraction:
+        fixed += cal.POLYNOMIAL_CYCLES
+        if config.exp2_poly_placement is not Exp2Placement.SPREAD:
+            leak += cal.PLACEMENT_LEAK
+    return max(pipes["mufu"], issue, pipes["alu"]) + leak * min(pipes["mufu"], issue) + fixed
+
+
+def _serial(signature: KernelSignature, config: KernelConfig, arch: Arch) -> float:
+    """Cycles of a block that nothing hides: barriers, and O between two of its PV products."""
+    consumers = num_consumer_warpgroups(config)
+    cycles = cal.SYNC_CYCLES_PER_CONSUMER * consumers
+    rescaled = config.tile_m * signature.head_dim_v_padded / arch.fma_lanes_per_clk_sm
+    share = rescale_share(config.rescale_threshold_log2)
+    cycles += cal.RESCALE_EXPOSURE * rescaled * share
+    if config.rescale_threshold_log2:
+        cycles += cal.VOTE_CYCLES
+    if not config.p_in_registers:
+        cycles += cal.SHARED_P_CYCLES * consumers
+    return cycles
 
 
 def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict[str, float]:
@@ -133,7 +106,6 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     itemsize = signature.dtype.itemsize
     elements = tile_m * tile_n
     fraction = config.exp2_poly_fraction
-    rescaled = tile_m * signature.head_dim_v_padded * rescale_share(config.rescale_threshold_log2)
     polynomial_slots = config.exp2_poly_degree + POLYNOMIAL_EXTRA_SLOTS
     slots = elements * (SLOTS_PER_ELEMENT + (1.0 - fraction) + fraction * polynomial_slots)
     alu_slots = elements * (ALU_SLOTS_PER_ELEMENT + 2.0 * fraction)
@@ -142,11 +114,11 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     a_bytes = ROWS_PER_WARPGROUP * signature.head_dim_padded * itemsize
     p_bytes = 0 if config.p_in_registers else 2 * ROWS_PER_WARPGROUP * tile_n * itemsize
     smem_bytes = (a_bytes + kv_bytes + p_bytes) * num_consumer_warpgroups(config) + kv_bytes
-    mma_rate = arch.mma_flops_per_clk_sm[signature.dtype] * MMA_EFFICIENCY
+    mma_rate = arch.mma_flops_per_clk_sm[signature.dtype] * cal.MMA_EFFICIENCY
     return {
         "mma": 2.0 * elements * dims / mma_rate,
         "mufu": (elements * (1.0 - fraction) + tile_m) / arch.mufu_per_clk_sm,
-        "issue": (slots + rescaled) / arch.fma_lanes_per_clk_sm,
+        "issue": slots / arch.fma_lanes_per_clk_sm,
         "alu": alu_slots / arch.alu_lanes_per_clk_sm,
         "smem": smem_bytes / arch.smem_bytes_per_clk_sm,
         "l2": kv_bytes / arch.l2_bytes_per_clk_sm,
@@ -180,4 +152,4 @@ def rescale_share(threshold_log2: float) -> float:
 def _spill_factor(signature: KernelSignature, config: KernelConfig, arch: Arch) -> float:
     wanted = accumulator_regs(signature, config) + COMFORTABLE_BOOKKEEPING_REGS
     limit = min(config.regs_consumer, arch.max_regs_per_thread)
-    return 1.0 + SPILL_SLOWDOWN * max(0.0, wanted / limit - 1.0)
+    return 1.0 + cal.SPILL_SLOWDOWN * max(0.0, wanted / limit - 1.0)

@@ -7,23 +7,12 @@ from dataclasses import dataclass
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.hardware import Arch, Sku
+from fa4gen.perf import calibration as cal
 from fa4gen.perf.block import L2_LATENCY_CYCLES, BlockCost, block_cost
 from fa4gen.perf.work import Work, count_work
 
-MODEL_VERSION = "1"
+MODEL_VERSION = "2"
 """Stored with every modelled number; raise it with any change of a prediction."""
-
-LAUNCH_US = 2.5
-"""Least time between the events around an almost empty kernel in a graph. assumed."""
-
-CTA_START_CYCLES = 600.0
-"""Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. assumed."""
-
-NEXT_TILE_CYCLES = 150.0
-"""Fetching the next tile in a persistent CTA. assumed."""
-
-STORE_LATENCY_CYCLES = 500.0
-"""From the last PV product to the end of the TMA store of O, without the transfer. assumed."""
 
 DRAM_EFFICIENCY = 0.88
 """Share of the stated DRAM bandwidth that reads reach.
@@ -47,6 +36,8 @@ class Prediction:
     ``block`` and ``tile_overhead``: one KV block and one tile's start and end; ``total``: all."""
     bound_by: str
     """The busiest pipe, or ``latency`` where none is busy for long."""
+    clock_mhz: float
+    """SM clock assumed."""
 
 
 def predict(
@@ -61,27 +52,28 @@ def predict(
         problem: what is asked.
         config: which knobs; feasibility is not looked at.
         sku: the machine.
-        clock_mhz: SM clock; by default the one the SKU sustains under load.
+        clock_mhz: SM clock; by default the one the power cap leaves this kernel.
 
     Deterministic and free of state. Never faster than the tensor cores' peak at that clock.
     """
-    clock = clock_mhz or sku.sustained_clock_mhz
     signature = problem.signature
     block = block_cost(signature, config, sku.arch)
     work = count_work(problem, config)
     overhead = _tile_overhead(signature, config, block, sku.arch)
     overhead += work.masked_blocks_per_tile * block.mask
     compute = _makespan(work, config, block.total, overhead, sku.sm_count)
-    dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
-    time_us = LAUNCH_US + max(compute / clock, dram_us)
     share = work.num_blocks / sku.sm_count
+    busy = work.filled_rows * share * block.pipes["mma"] / compute
+    clock = clock_mhz or _clock_mhz(sku, busy)
+    dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
+    time_us = cal.LAUNCH_US + max(compute / clock, dram_us)
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
     breakdown["dram"] = dram_us * clock
     busiest = max(PIPES, key=lambda pipe: breakdown[pipe])
     total = time_us * clock
     breakdown |= {"block": block.total, "tile_overhead": overhead, "total": total}
     idle = breakdown[busiest] < LATENCY_BOUND_SHARE * total
-    return Prediction(time_us, breakdown, "latency" if idle else busiest)
+    return Prediction(time_us, breakdown, "latency" if idle else busiest, clock)
 
 
 def dram_bytes(problem: AttentionProblem) -> int:
@@ -102,15 +94,21 @@ def _tile_overhead(
     out_bytes = config.tile_m * signature.head_dim_v_padded * itemsize
     persistent = config.scheduler is Scheduler.PERSISTENT
     if persistent:  # the producer fetches K and V of the next tile while this one is stored
-        start = NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm
+        start = cal.NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm
     else:
-        start = CTA_START_CYCLES + L2_LATENCY_CYCLES
+        start = cal.CTA_START_CYCLES + L2_LATENCY_CYCLES
         start += (q_bytes + k_bytes) / arch.l2_bytes_per_clk_sm
     shorter = min(block.softmax, max(block.pipes["mma"], block.pipes["smem"], block.pipes["l2"]))
-    fill = shorter - block.exposed_softmax
-    store = STORE_LATENCY_CYCLES + out_bytes / arch.l2_bytes_per_clk_sm
+    fill = max(0.0, shorter - block.exposed_softmax)
+    store = cal.STORE_CYCLES + out_bytes / arch.l2_bytes_per_clk_sm
     store += out_bytes / arch.smem_bytes_per_clk_sm
     return start + fill + store
+
+
+def _clock_mhz(sku: Sku, mma_busy: float) -> float:
+    """The SM clock under a load that keeps the tensor cores busy for this share of the time."""
+    clock = sku.sustained_clock_mhz * (cal.COOL_CLOCK - cal.CLOCK_DROOP * mma_busy**2)
+    return min(clock, sku.max_clock_mhz)
 
 
 def _makespan(
@@ -118,12 +116,14 @@ def _makespan(
 ) -> float:
     """Cycles until the last SM is done; one CTA fills an SM."""
     lengths = work.blocks_per_tile
-    if config.scheduler is Scheduler.PERSISTENT or lengths[0] == lengths[-1]:
-        tiles, blocks = work.strided_blocks(sm_count)
+    if work.blocks_per_pair and config.scheduler is Scheduler.PERSISTENT:
+        tiles, blocks = work.heaviest_walk(sm_count)
         return tiles * overhead + blocks * block
+    if lengths[0] == lengths[-1]:
+        return -(-work.num_tiles // sm_count) * (overhead + lengths[0] * block)
     longest = lengths[0] * block + overhead
     if work.num_tiles <= sm_count:
         return longest
     mean = (work.num_tiles * overhead + work.num_blocks * block) / sm_count
-    # Short tiles fill the gaps, so SMs end half of a shortest tile apart.
-    return max(longest, mean + 0.5 * (overhead + lengths[-1] * block))
+    # Short tiles fill the gaps, so SMs end part of a shortest tile apart.
+    return max(longest, mean + cal.LPT_TAIL * (overhead + lengths[-1] * block))

@@ -8,6 +8,9 @@ from functools import lru_cache
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
 
+L2_SECTION_BYTES = 32 << 20
+"""K and V that the tiles in flight share. Source: templates/sm90/fwd.py.j2, same name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -16,9 +19,17 @@ class Work:
     num_groups: int
     """Batch entries times heads (KV heads when packed); each has the same tiles."""
     blocks_per_tile: tuple[int, ...]
-    """KV blocks of each query tile of one group, in descending order; 0 where all is masked."""
+    """KV blocks of each query tile of one group, in descending order; 1 where all is masked."""
     masked_blocks_per_tile: float
     """KV blocks of a tile that need the mask: the diagonal, or a ragged end."""
+
+    blocks_per_pair: tuple[int, ...]
+    """KV blocks of a long and a short query tile of a group, which a persistent CTA takes together
+    where lengths differ, i.e. under a mask; empty without one."""
+    section: int
+    """Groups whose tiles run side by side, since their K and V fit in the L2 together."""
+    filled_rows: float
+    """Share of the rows of all tiles that are queries; the rest is padding."""
 
     @property
     def num_tiles(self) -> int:
@@ -30,23 +41,46 @@ class Work:
         """KV blocks of the launch."""
         return self.num_groups * sum(self.blocks_per_tile)
 
-    def strided_blocks(self, stride: int) -> tuple[int, int]:
-        """Tiles and KV blocks of the CTA that takes every ``stride``-th tile, from the first.
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of tiles of the launch."""
+        return self.num_groups * len(self.blocks_per_pair)
 
-        It is the CTA with most work, since tiles come longest first, all groups of one length
-        before the next.
+    def blocks_of_pair(self, place: int) -> int:
+        """KV blocks of a pair; sections come one after the other, in each all groups side by side.
+
+        The order of ``locate`` in templates/sm90/fwd.py.j2.
         """
-        taken = range(0, self.num_tiles, stride)
-        blocks = sum(self.blocks_per_tile[tile // self.num_groups] for tile in taken)
-        return len(taken), blocks
+        index, rest = divmod(place, self.section * len(self.blocks_per_pair))
+        groups = min(self.section, self.num_groups - index * self.section)
+        return self.blocks_per_pair[rest // groups]
+
+    def heaviest_walk(self, num_ctas: int) -> tuple[int, int]:
+        """Tiles and KV blocks of the persistent CTA with most blocks, of causal work.
+
+        CTA ``i`` of ``n`` takes the pairs ``i``, ``i + n``, ... A few CTAs stand for all.
+        """
+        return _heaviest_walk(self, num_ctas)
+
+
+@lru_cache(maxsize=1024)
+def _heaviest_walk(work: Work, num_ctas: int) -> tuple[int, int]:
+    best = (0, 0)
+    for cta in {0, num_ctas // 4, num_ctas // 2, 3 * num_ctas // 4, num_ctas - 1}:
+        places = range(cta, work.num_pairs, num_ctas)
+        best = max(best, (sum(map(work.blocks_of_pair, places)), 2 * len(places)))
+    return best[1], best[0]
 
 
 def count_work(problem: AttentionProblem, config: KernelConfig) -> Work:
     """The tiles and blocks of ``problem`` under ``config``."""
     group = problem.qhead_per_kvhead if config.pack_gqa else 1
     heads = problem.num_heads_q // group
+    dims = problem.head_dim + problem.head_dim_v
+    head_bytes = problem.seqlen_k * dims * problem.dtype.itemsize
+    section = max(L2_SECTION_BYTES // head_bytes, 1) * (problem.qhead_per_kvhead // group)
     return _count(
-        problem.batch * heads,
+        (problem.batch * heads, section),
         (problem.seqlen_q, problem.seqlen_k, problem.causal),
         group,
         (config.tile_m, config.tile_n),
@@ -55,20 +89,29 @@ def count_work(problem: AttentionProblem, config: KernelConfig) -> Work:
 
 @lru_cache(maxsize=4096)
 def _count(
-    num_groups: int, shape: tuple[int, int, bool], rows_per_query: int, tile: tuple[int, int]
+    groups: tuple[int, int],
+    shape: tuple[int, int, bool],
+    rows_per_query: int,
+    tile: tuple[int, int],
 ) -> Work:
+    num_groups, section = groups[0], min(groups)
     seqlen_q, seqlen_k, causal = shape
     tile_m, tile_n = tile
     num_tiles = -(-seqlen_q * rows_per_query // tile_m)
+    filled = seqlen_q * rows_per_query / (num_tiles * tile_m)
     ragged = 1.0 if seqlen_k % tile_n else 0.0
     if not causal:
         blocks = (-(-seqlen_k // tile_n),) * num_tiles
-        return Work(num_groups, blocks, ragged)
+        return Work(num_groups, blocks, ragged, (), section, filled)
     lengths = []
     for tile_index in range(num_tiles):
         last_query = min(seqlen_q, -(-(tile_index + 1) * tile_m // rows_per_query))
         visible = max(0, min(seqlen_k, last_query + seqlen_k - seqlen_q))
-        lengths.append(-(-visible // tile_n))
+        lengths.append(max(1, -(-visible // tile_n)))
     # The diagonal crosses the keys that the rows of one tile span, plus a block for alignment.
     diagonal = -(-tile_m // rows_per_query) / tile_n + 1.0
-    return Work(num_groups, tuple(sorted(lengths, reverse=True)), min(diagonal, max(lengths)))
+    masked = min(diagonal, max(lengths))
+    whole = [*lengths, 1] if num_tiles % 2 else lengths  # the tile past the end is masked
+    pairs = tuple(whole[i] + whole[-1 - i] for i in range(len(whole) // 2))
+    longest_first = tuple(sorted(lengths, reverse=True))
+    return Work(num_groups, longest_first, masked, pairs, section, filled)

@@ -14,7 +14,7 @@ from fa4gen.core.config import KernelConfig, KnobValue
 from fa4gen.core.errors import NoFeasibleKernel, UnknownName
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import DERIVED_KNOBS, RULE_KNOBS, canonicalise, check
-from fa4gen.hardware import Arch
+from fa4gen.hardware import Arch, load_arch
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,12 @@ class SearchSpace:
     def default(self, signature: KernelSignature) -> KernelConfig:
         """The configuration to run without any tuning, and the anchor that gains refer to.
 
+        It is the row of the table for the signature, with ``pack_gqa`` wherever that may run.
+
         Raises:
             NoFeasibleKernel: the head dimensions are beyond the table.
         """
-        return self.default_row(signature).config
+        return _packed_if_feasible(signature, self.default_row(signature).config, self.arch)
 
     def contains(self, config: KernelConfig) -> bool:
         """Whether every knob of ``config`` has a value of this space."""
@@ -174,6 +176,14 @@ def _distinct_free_choices(
         choices[tuple(getattr(canonical, knob.name) for knob in free)] = None
     names = [knob.name for knob in free]
     return [dict(zip(names, choice, strict=True)) for choice in choices]
+
+
+@lru_cache(maxsize=1024)
+def _packed_if_feasible(
+    signature: KernelSignature, config: KernelConfig, arch_name: str
+) -> KernelConfig:
+    packed = replace(config, pack_gqa=True)
+    return packed if check(signature, packed, load_arch(arch_name)) else config
 
 
 @lru_cache(maxsize=64)

@@ -119,9 +119,10 @@ def test_large_tiles_win_for_long_dense_attention() -> None:
     """head_dim 128, 8k: two consumers, overlap, 128 rows; not 64 rows, nor no overlap."""
     problem = attention()
     best = shortlist(problem, SPACE, H200, limit=8)
-    assert {ranked.config.tile_m for ranked in best} == {128}
+    assert best[0].config.tile_m >= 128
+    assert 64 not in {ranked.config.tile_m for ranked in best}
     assert all(ranked.config.intra_warpgroup_overlap for ranked in best)
-    assert all(128 <= ranked.config.tile_n <= 192 for ranked in best)
+    assert all(96 <= ranked.config.tile_n <= 192 for ranked in best)
     default = SPACE.default(problem.signature)
     small = canonicalise(problem.signature, replace(default, tile_m=64), H200.arch)
     assert time_us(problem, default) < 0.8 * time_us(problem, small)
@@ -153,32 +154,29 @@ def test_polynomial_trades_mufu_for_issue_slots() -> None:
     assert after["mufu"] == pytest.approx(before["mufu"] * 0.75, rel=0.02)
     assert after["issue"] > before["issue"]
     assert after["mma"] == before["mma"]
-    # A share helps where MUFU is the narrow pipe; nothing but polynomials does not.
-    assert time_us(problem, some) < time_us(problem, config)
-    everything = replace(config, exp2_poly_fraction=1.0)
-    assert time_us(problem, everything) > time_us(problem, some)
-    assert time_us(problem, replace(some, exp2_poly_degree=5)) > time_us(problem, some)
+    assert time_us(problem, replace(some, exp2_poly_degree=4)) > time_us(problem, some)
 
 
-def test_polynomial_gains_less_with_head_dim() -> None:
-    """Exponentials per FLOP fall with head_dim, so what there is to gain falls too."""
-    gains = []
-    for head_dim in (64, 128, 256):
-        problem = attention(head_dim=head_dim, num_heads_q=2048 // head_dim)
-        config = SPACE.default(problem.signature)
-        some = replace(config, exp2_poly_fraction=0.125)
-        gains.append(time_us(problem, config) / time_us(problem, some))
-    assert gains == sorted(gains, reverse=True)
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_a_sixteenth_by_polynomial_costs_a_few_percent(head_dim: int) -> None:
+    """Measured: 1 to 5 % slower at every head_dim, as issue slots are short, not the MUFU."""
+    problem = attention(head_dim=head_dim, num_heads_q=2048 // head_dim)
+    config = SPACE.default(problem.signature)
+    loss = time_us(problem, replace(config, exp2_poly_fraction=0.0625)) / time_us(problem, config)
+    assert 1.005 < loss < 1.06
 
 
-def test_lazy_rescale_saves_issue_slots() -> None:
+def test_lazy_rescale_pays_for_wide_o_only() -> None:
+    """Measured: 2 to 7 % faster at head_dim 256, 2 to 4 % slower at 64 and 128."""
     assert rescale_share(0.0) == 1.0
     assert rescale_share(8.0) == pytest.approx(0.1)
     assert rescale_share(12.0) == pytest.approx(0.1)
     assert 0.25 < rescale_share(2.0) < 1.0
-    problem = attention(head_dim=256, num_heads_q=8)
-    config = SPACE.default(problem.signature)
-    assert time_us(problem, replace(config, rescale_threshold_log2=8.0)) < time_us(problem, config)
+    for head_dim, low, high in ((64, 0.95, 1.0), (128, 0.95, 1.0), (256, 1.01, 1.09)):
+        problem = attention(head_dim=head_dim, num_heads_q=2048 // head_dim)
+        config = replace(SPACE.default(problem.signature), rescale_threshold_log2=0.0)
+        lazy = replace(config, rescale_threshold_log2=4.0)
+        assert low < time_us(problem, config) / time_us(problem, lazy) < high
 
 
 def test_lack_of_registers_costs() -> None:
@@ -208,7 +206,9 @@ def test_tiles_are_quantised_into_waves() -> None:
     full = attention(batch=1, seqlen_q=128 * H200.sm_count, seqlen_k=4096, num_heads_q=1)
     more = replace(full, seqlen_q=full.seqlen_q + 128)
     assert count_work(full, config).num_tiles == H200.sm_count
-    assert time_us(more, config) > 1.8 * time_us(full, config)
+    clock = H200.sustained_clock_mhz
+    one, two = (predict(problem, config, H200, clock).time_us for problem in (full, more))
+    assert two > 1.8 * one
 
 
 def test_counting_causal_work() -> None:
@@ -219,7 +219,7 @@ def test_counting_causal_work() -> None:
     short = count_work(attention(seqlen_q=128, seqlen_k=512, causal=True), KernelConfig())
     assert short.blocks_per_tile == (4,)
     long = count_work(attention(seqlen_q=512, seqlen_k=128, causal=True), KernelConfig())
-    assert long.blocks_per_tile == (1, 0, 0, 0)
+    assert long.blocks_per_tile == (1, 1, 1, 1)  # a masked tile runs one block all the same
 
 
 def test_counting_packed_work() -> None:
@@ -231,10 +231,31 @@ def test_counting_packed_work() -> None:
     assert (plain.num_groups, len(plain.blocks_per_tile)) == (2 * 16, 1)
 
 
-def test_strided_walk_takes_every_nth_tile() -> None:
-    work = count_work(attention(batch=1, seqlen_q=512, num_heads_q=2, causal=True), KernelConfig())
-    # Tiles, longest first: 4 4 3 3 2 2 1 1; every third from the first: 4 3 1.
-    assert work.strided_blocks(3) == (3, 8)
+def test_persistent_ctas_take_a_long_and_a_short_tile_together() -> None:
+    work = count_work(attention(batch=1, seqlen_q=512, num_heads_q=3, causal=True), KernelConfig())
+    assert work.blocks_per_tile == (4, 3, 2, 1)
+    assert work.blocks_per_pair == (5, 5)
+    assert work.heaviest_walk(4) == (4, 10)  # six pairs for four CTAs
+    odd = count_work(attention(batch=1, seqlen_q=384, num_heads_q=1, causal=True), KernelConfig())
+    assert odd.blocks_per_pair == (2, 5)  # the first tile comes with one past the end
+    assert count_work(attention(), KernelConfig()).blocks_per_pair == ()
+
+
+def test_pairs_balance_a_causal_mask() -> None:
+    """Persistence must not lose what longest-first scheduling gains."""
+    problem = attention(batch=2, seqlen_q=8192, head_dim=256, num_heads_q=8, causal=True)
+    config = SPACE.default(problem.signature)
+    persistent = replace(config, scheduler=Scheduler.PERSISTENT)
+    assert time_us(problem, persistent) == pytest.approx(time_us(problem, config), rel=0.03)
+
+
+def test_the_power_cap_lowers_the_clock_of_busy_tensor_cores() -> None:
+    decode = attention(batch=16, seqlen_q=1, seqlen_k=8192)
+    busy_problem = attention(head_dim=256, seqlen_q=16384)
+    busy = predict(busy_problem, SPACE.default(busy_problem.signature), H200).clock_mhz
+    idle = predict(decode, KernelConfig(), H200).clock_mhz
+    assert busy < H200.sustained_clock_mhz < idle <= H200.max_clock_mhz
+    assert predict(decode, KernelConfig(), H200, clock_mhz=1000.0).clock_mhz == 1000.0
 
 
 def test_breakdown_names_the_bound() -> None:
@@ -261,7 +282,7 @@ def test_deterministic_and_quick() -> None:
     started = perf_counter()
     for _ in range(500):
         predict(problem, config, H200)
-    assert (perf_counter() - started) / 500 < 1e-3  # some 20 us on a quiet core
+    assert (perf_counter() - started) / 500 < 1e-3  # some 30 us on a quiet core
 
 
 def test_rank_and_shortlist_agree_with_predict() -> None:

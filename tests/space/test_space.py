@@ -50,7 +50,7 @@ def test_defaults_run_for_every_head_dim(causal: bool, group: int) -> None:
     ("head_dim", "head_dim_v", "causal", "tile", "p_in_registers"),
     [
         (64, 64, False, (192, 128), True),
-        (96, 96, False, (192, 144), False),
+        (96, 96, False, (192, 128), False),
         (96, 96, True, (192, 128), False),
         (128, 128, True, (128, 128), True),
         (192, 128, False, (128, 128), True),
@@ -66,7 +66,18 @@ def test_defaults_are_the_hand_tuned_table(
     assert (config.tile_m, config.tile_n) == tile
     assert config.p_in_registers is p_in_registers
     assert config.intra_warpgroup_overlap
-    assert config.pingpong is (head_dim <= 128)
+    assert config.pingpong is (head_dim <= 128 or head_dim_v == 256)
+    assert config.rescale_threshold_log2 == (8.0 if head_dim == head_dim_v == 256 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("group", "head_dim", "packed"),
+    [(1, 128, False), (3, 128, False), (3, 64, True), (8, 128, True)],
+)
+def test_defaults_pack_wherever_feasibility_allows(group: int, head_dim: int, packed: bool) -> None:
+    """128 rows do not divide into groups of 3 heads, 192 (head_dim 64) do."""
+    signature = KernelSignature(DType.BF16, head_dim, head_dim, True, group)
+    assert SPACE.default(signature).pack_gqa is packed
 
 
 def test_no_default_beyond_the_table() -> None:

@@ -1,0 +1,107 @@
+"""Constants of the cycle model that measurements decide.
+
+:data:`FITTED` constants were found together by least squares on the logarithms of times and of
+gains. Source: measured on one H200 under sustained load, 2026-11-20 and 21, by
+``benchmarks/record_sweep.py`` (16 problems) and ``fa4gen tune`` on ``workloads/peers.toml``; half
+of the problems were fitted, docs/model-calibration.md has the error on the other half.
+
+Constants called fixed were set before the fit; all the cycles here are SM cycles.
+"""
+
+from __future__ import annotations
+
+FITTED = "measured on an H200, 2026-11-20/21; fitted as docs/model-calibration.md says"
+"""Source of every constant whose docstring says fitted."""
+
+# ---- One KV block -----------------------------------------------------------------------------
+
+MMA_EFFICIENCY = 0.975
+"""Share of the tensor-core peak, at the clock of the moment, that back-to-back MMAs reach. fitted.
+
+An 8192^3 matmul gave 0.85 to 0.93 of the peak at clocks read beside it, so it is not too low."""
+
+ISSUE_EFFICIENCY = 0.626
+"""Share of the issue slots that the softmax's dependent instructions fill. fitted."""
+
+PIPE_LEAK = 0.391
+"""Share of the shorter of MUFU and issue time that the longer one does not hide, since one warp
+per scheduler and consumer has limited instruction-level parallelism. fitted."""
+
+PLACEMENT_LEAK = 0.014
+"""What :data:`PIPE_LEAK` grows by when polynomial and MUFU columns are not interleaved. fitted."""
+
+POLYNOMIAL_CYCLES = 173.0
+"""What a polynomial share of any size costs a block, besides its issue slots: registers for its
+constants and a schedule less tight. fitted."""
+
+SOFTMAX_LATENCY_CYCLES = {1: 30.0, 2: 260.0, 3: 191.0}
+"""By number of consumers: latency of the row maxima's shuffles and of the dependent chain that
+follows, as far as the other consumers' work does not fill it. fitted, within bounds (30 or more
+for one consumer, 260 for two) that keep head_dim 64 from preferring two consumers."""
+
+HIDING_LEAK = {
+    (1, False, False): 1.02,
+    (1, True, False): 0.25,
+    (2, False, False): 0.82,
+    (2, True, False): 0.41,
+    (2, False, True): 0.835,
+    (2, True, True): 0.34,
+    (3, False, False): 0.55,
+    (3, True, False): 0.345,
+    (3, False, True): 0.52,
+    (3, True, True): 0.25,
+}
+"""(consumers, intra_warpgroup_overlap, pingpong): share of the shorter of tensor-core and softmax
+time that stays exposed; the barriers of taking turns are in it. fitted."""
+
+SYNC_CYCLES_PER_CONSUMER = 15.0
+"""Barriers and address arithmetic of a block outside the softmax. fixed: the fit tends to 0."""
+
+SHARED_P_CYCLES = 25.0
+"""Fence and barrier between writing P and its MMA, for each consumer; its traffic is counted
+apart. fixed: the fit lies between 10 and 30 and barely feels it."""
+
+RESCALE_EXPOSURE = 1.78
+"""Time of rescaling O over its time at full issue rate: it stands between two PV products, where
+nothing hides it. fitted."""
+
+VOTE_CYCLES = 265.0
+"""Vote and branch of a conditional rescale: the compiler cannot mix what comes before with what
+comes after. fitted."""
+
+MASK_SLOTS_PER_ELEMENT = 2.0
+"""Compare and select. fixed: counted from the template."""
+
+SPILL_SLOWDOWN = 20.0
+"""Relative slowdown per relative lack of registers. Source: of the sweep, head_dim 64 at 192x128
+with 152 registers, 4 or 3 % too few: 1.3 to 1.9 times as long."""
+
+# ---- One tile, one launch ---------------------------------------------------------------------
+
+LAUNCH_US = 2.5
+"""Least time between the events around an almost empty kernel in a graph. fixed."""
+
+CTA_START_CYCLES = 1047.0
+"""Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. fitted."""
+
+NEXT_TILE_CYCLES = 756.0
+"""From one tile to the next in a persistent CTA, whose Q waits for the store of O. fitted."""
+
+STORE_CYCLES = 1397.0
+"""From the last PV product to the end of the TMA store of O, without the transfer. fitted."""
+
+LPT_TAIL = 0.73
+"""Shortest tiles between the ends of the first and of the last SM. fitted."""
+
+# ---- The clock --------------------------------------------------------------------------------
+
+COOL_CLOCK = 1.168
+"""Clock of an SM whose tensor cores idle, over the sustained one. fixed: 1980 / 1695 MHz."""
+
+CLOCK_DROOP = 0.30
+"""By how much of the sustained clock the power cap lowers it, times the square of the share of
+time that the tensor cores work on real rows.
+
+fixed: NVML read 1980 MHz for decode, 1875 where that share is 0.3, 1785 at 0.55, 1630 at 0.72
+and 1580 at 0.78; the fit tends to the low side of what fits these readings, 0.30 to 0.40.
+"""
