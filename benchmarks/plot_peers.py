@@ -39,7 +39,6 @@ def draw_speed(axis: Any, lines: list[Line], title: str) -> None:
             axis.plot(*zip(*own, strict=True), "o-", color=colour, label=kernel, ms=3, lw=1.4)
     axis.set_title(title, fontsize=9)
     axis.set_xscale("log", base=2)
-    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
 
 
@@ -69,6 +68,24 @@ def draw_ratio(axis: Any, lines: list[Line]) -> None:
     axis.grid(alpha=0.3)
 
 
+def draw_state(axis: Any, lines: list[Line]) -> None:
+    """SM clock and board power of each cell: what its speed has to be read against."""
+    power = axis.twinx()
+    own = sorted(
+        (int(line["seqlen_q"]), float(line["sm_clock_mhz"] or 0), float(line["power_w"] or 0))
+        for line in lines
+        if line["kernel"] == "fa4gen"
+    )
+    seqlens, clocks, powers = zip(*own, strict=True)
+    axis.plot(seqlens, clocks, "s-", color="#444444", ms=3, lw=1)
+    power.plot(seqlens, powers, "^:", color="#e08e0b", ms=3, lw=1)
+    axis.set_xscale("log", base=2)
+    axis.set_ylim(1400, 2050)
+    power.set_ylim(0, 750)
+    power.tick_params(labelsize=7, colors="#e08e0b")
+    axis.grid(alpha=0.3)
+
+
 def main() -> int:
     """CSV in, PNG out."""
     source, target = map(Path, sys.argv[1:3])
@@ -78,23 +95,21 @@ def main() -> int:
     keys = sorted(found, key=lambda key: (key[1], int(key[0])))
     columns = len(keys)
     figure, axes = plt.subplots(
-        2, columns, figsize=(2.4 * columns, 5.2), sharex=True, sharey="row", squeeze=False
+        3, columns, figsize=(2.4 * columns, 7.2), sharex=True, sharey="row", squeeze=False
     )
     for column, key in enumerate(keys):
         title = f"head_dim {key[0]}, {'causal' if key[1] == 'True' else 'dense'}"
         draw_speed(axes[0][column], found[key], title)
         draw_ratio(axes[1][column], found[key])
-        axes[1][column].set_xlabel("seqlen (16384 tokens)", fontsize=8)
+        draw_state(axes[2][column], found[key])
+        axes[2][column].set_xlabel("seqlen (16384 tokens)", fontsize=8)
     axes[0][0].set_ylabel("TFLOP/s")
+    axes[0][0].set_ylim(0, 1.05 * max(float(line["tflops"]) for line in lines))
     axes[1][0].set_ylabel("fa4gen / best peer\n(colour: which peer)")
+    axes[2][0].set_ylabel("SM clock, MHz (grey)\npower, W (orange)")
     axes[0][0].legend(fontsize=8)
-    clocks = sorted(int(line["sm_clock_mhz"]) for line in lines if line["sm_clock_mhz"])
-    powers = sorted(float(line["power_w"]) for line in lines if line["power_w"])
-    state = ""
-    if clocks and powers:
-        state = f"; SM {clocks[0]}-{clocks[-1]} MHz, {powers[0]:.0f}-{powers[-1]:.0f} W"
     figure.suptitle(
-        f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward, sustained load{state}", fontsize=10
+        f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward, sustained load", fontsize=10
     )
     figure.tight_layout()
     figure.savefig(target, dpi=130)

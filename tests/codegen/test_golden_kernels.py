@@ -49,9 +49,7 @@ def test_kernel_is_as_reviewed(name: str, request: pytest.FixtureRequest) -> Non
     path = GOLDEN / f"{name}.py.txt"
     if request.config.getoption("--accept"):
         path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8"), (
-        "look at the change; --accept takes it"
-    )
+    assert text == path.read_text(encoding="utf-8"), "look at the change; --accept takes it"
 
 
 @pytest.mark.parametrize("name", CASES)

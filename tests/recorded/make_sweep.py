@@ -20,7 +20,7 @@ from fa4gen.hardware import load_sku
 from fa4gen.space import space_for
 
 PROBLEM = AttentionProblem.from_dict(
-    {"batch": 4, "seqlen_q": 4096, "num_heads_q": 32, "head_dim": 64, "causal": True}
+    {"batch": 4, "seqlen_q": 2048, "num_heads_q": 32, "head_dim": 64, "causal": True}
 )
 GRID = {
     "tile_m": (64, 128, 192),

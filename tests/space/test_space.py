@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fa4gen.core.config import KNOB_NAMES, KernelConfig
+from fa4gen.core.config import KNOB_NAMES, KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import NoFeasibleKernel, ResourceError, UnknownName
 from fa4gen.core.paths import data_dir
@@ -67,7 +67,8 @@ def test_defaults_are_the_hand_tuned_table(
     assert config.p_in_registers is p_in_registers
     assert config.intra_warpgroup_overlap
     assert config.pingpong is (head_dim <= 128 or head_dim_v == 256)
-    assert config.rescale_threshold_log2 == (8.0 if head_dim == head_dim_v == 256 else 0.0)
+    assert config.rescale_threshold_log2 == 0.0
+    assert config.scheduler is Scheduler.PERSISTENT
 
 
 @pytest.mark.parametrize(
