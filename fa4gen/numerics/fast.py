@@ -1,0 +1,122 @@
+"""The commonest float instructions of attention kernels, without modifiers: the same bits, faster.
+
+Arrays are one-dimensional: the lanes of a warp, or twice as many for packed types. What is rare
+(NaN, zeros of either sign, ties, subnormals) is looked for cheaply, with false alarms, and left to
+:mod:`fa4gen.numerics.ieee` and its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from fa4gen.numerics.arrays import F32, F64, U16, U32, HalfName, some
+from fa4gen.numerics.ieee import add32, canonical, fma32
+from fa4gen.numerics.minmax import max32, min32
+from fa4gen.numerics.narrow import to_half
+
+_BELOW_ULP = np.array((1 << 29) - 1, np.int64)
+_HALF_ULP = np.array(1 << 28, np.int64)
+"""In the bits of a float64: what float32 drops, and its highest bit."""
+_THREE_ZEROS = b"\x00\x00\x00"
+_ZERO = np.array(0, np.float32)
+_LEAST_EXPONENT = -126.0
+_LEAST = 2.0**_LEAST_EXPONENT
+"""The smallest normal float32."""
+_PAIR = 2
+_HALVES: dict[HalfName, np.dtype[Any]] = {
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+def clean(x: F32) -> F32:
+    """``x`` with every NaN replaced by 0x7FFFFFFF; a little faster than ``ieee.canonical``."""
+    # A NaN counts as the largest element.
+    return canonical(x) if isnan(x.item(x.argmax())) else x
+
+
+def fma32_rn(a: F32, b: F32, c: F32) -> F32:
+    """``fma.rn.f32``: ``a * b + c``, rounded once.
+
+    The product is exact in float64, and rounding the sum twice, to float64 and to float32, goes
+    wrong only where the float64 is inexact and lies halfway between two float32. Then its last
+    three bytes are zero, as they are for NaN and for sums with few bits; these get a second look.
+    """
+    product, addend = a.astype(np.float64), c.astype(np.float64)
+    product *= b.astype(np.float64)
+    total = product + addend
+    result = total.astype(np.float32)
+    if _THREE_ZEROS not in total.tobytes():
+        return result
+    if _gives_back(total, product, addend) and _gives_back(total, addend, product):
+        return clean(result)
+    halfway = (total.view(np.int64) & _BELOW_ULP) == _HALF_ULP
+    size = np.abs(result)
+    if some(halfway) or not size.item(size.argmin()) >= _LEAST:
+        return fma32(a, b, c)
+    return result
+
+
+def _gives_back(total: F64, a: F64, b: F64) -> bool:
+    """Whether ``total - a`` is ``b``; with a and b both ways round, the sum is exact."""
+    return (total - a).tobytes() == b.tobytes()
+
+
+def add32_rm(a: F32, b: F32) -> F32:
+    """``add.rm.f32``: toward -infinity, as the floor of software exponentials is taken."""
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    total = wide_a + wide_b
+    result = total.astype(np.float32)
+    # Quick where all is positive and the float64 sum exact, so that it gives back b.
+    if not result.item(result.argmin()) > 0 or not _gives_back(total, wide_a, wide_b):
+        return add32(a, b, "rm")
+    above = (result.astype(np.float64) > total).astype(np.int32)
+    return (result.view(np.int32) - above).view(np.float32)
+
+
+def extreme32(name: str, sources: int) -> Callable[..., F32]:
+    """``max.f32`` or ``min.f32`` of two or three sources."""
+    choose = np.fmax if name == "max" else np.fmin
+    exact = max32 if name == "max" else min32
+
+    def of_two(a: F32, b: F32) -> F32:
+        result = choose(a, b)
+        return clean(result) if np.count_nonzero(result) == result.size else exact(a, b)
+
+    def of_three(a: F32, b: F32, c: F32) -> F32:
+        # Which zero a pair gives is of no account unless the whole result is zero.
+        result = choose(choose(a, b), c)
+        return clean(result) if np.count_nonzero(result) == result.size else exact(exact(a, b), c)
+
+    return of_two if sources == _PAIR else of_three
+
+
+def ex2_ftz(x: F32) -> F32:
+    """``ex2.approx.ftz.f32``, as :func:`fa4gen.numerics.approx.ex2` models it."""
+    wide: F64 = np.exp2(x.astype(np.float64))
+    result = wide.astype(np.float32)
+    # A NaN counts as the smallest element, too.
+    if x.item(x.argmin()) >= _LEAST_EXPONENT:
+        return result
+    return canonical(np.where(result < np.float32(_LEAST), _ZERO, result))
+
+
+def half(x: F32, name: HalfName) -> U16:
+    """``cvt.rn.f16.f32`` or ``cvt.rn.bf16.f32``."""
+    if isnan(x.item(x.argmax())):
+        return to_half(x, name)
+    return x.astype(_HALVES[name]).view(np.uint16)
+
+
+def half_pair(upper: F32, lower: F32, name: HalfName) -> U32:
+    """``cvt.rn.f16x2.f32`` or ``cvt.rn.bf16x2.f32``."""
+    both = np.empty(2 * upper.size, np.float32)
+    both[0::2], both[1::2] = lower, upper
+    if isnan(both.item(both.argmax())):
+        return to_half(both, name).view(np.uint32)
+    return both.astype(_HALVES[name]).view(np.uint32)
