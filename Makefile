@@ -1,7 +1,7 @@
 # `make tune` and `make test` do all their own set-up: a .venv with the versions in constraints.txt.
 #
 #   PYTHON      interpreter to build .venv from; default: the first Python >= 3.11 found
-#   EXTRAS      extras of fa4gen to install; default: dev
+#   EXTRAS      extras of fa4gen to install; default: dev,peers (the tests emulate the peers)
 #   TORCH_ARGS  more arguments for `pip install torch`, e.g. --index-url with PyTorch's CPU index,
 #               which spares a machine without a GPU a download of some gigabytes
 #   ARGS        more arguments for the tool itself: make tune ARGS='--budget 2m', make test ARGS='-k space'
@@ -11,7 +11,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-by-make
-EXTRAS ?= dev
+EXTRAS ?= dev,peers
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
