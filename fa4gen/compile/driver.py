@@ -37,7 +37,7 @@ LOCK_WAIT_S = 60.0
 
 _MESSAGE_CHARS = 2000
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
 
 
 def compile_kernel(generated: GeneratedKernel, cache: ArtifactCache | None = None) -> Artifact:
@@ -95,13 +95,13 @@ def compile_source(source: str, module_name: str, target: str) -> CompiledKernel
         MissingDependency: CuTe-DSL or TVM-FFI cannot be imported.
     """
     require_compiler()
-    with _ONE_AT_A_TIME, tempfile.TemporaryDirectory(prefix="fa4gen-compile-") as folder:
+    with ONE_AT_A_TIME, tempfile.TemporaryDirectory(prefix="fa4gen-compile-") as folder:
         # CuTe-DSL reads the source of what it compiles, so it has to be a file.
         path = Path(folder) / f"{module_name}.py"
         path.write_text(source, encoding="utf-8")
         object_path = Path(folder) / "kernel.o"
         start = time.perf_counter()
-        with _explained(path), _target(target), _imported(path) as module:
+        with _explained(path), target_arch(target), imported(path) as module:
             options = f"--gpu-arch={target} --keep-ptx --dump-dir={shlex.quote(folder)}"
             compiled = getattr(module, ENTRY_POINT)(options=options)
             compiled.export_to_c(object_file_path=str(object_path), function_name=FUNCTION_NAME)
@@ -120,7 +120,7 @@ def compile_source(source: str, module_name: str, target: str) -> CompiledKernel
 
 
 @contextmanager
-def _target(target: str) -> Iterator[None]:
+def target_arch(target: str) -> Iterator[None]:
     """Make ``target`` the arch that CuTe-DSL traces for, whatever GPU this machine has."""
     from cutlass.cutlass_dsl import CuTeDSL
 
@@ -133,7 +133,7 @@ def _target(target: str) -> Iterator[None]:
 
 
 @contextmanager
-def _imported(path: Path) -> Iterator[ModuleType]:
+def imported(path: Path) -> Iterator[ModuleType]:
     """The module at ``path``, known to ``inspect`` and ``dataclasses`` while in use."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

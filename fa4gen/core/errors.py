@@ -20,6 +20,13 @@
     │   ├── StoreReadOnly       opened where writing is not allowed
     │   └── StoreBusy           another process held the lock for too long
     ├── EvaluationError         an evaluator itself broke (not the kernel it was given)
+    ├── EmulationError          a kernel cannot be emulated, or broke a rule while it was
+    │   ├── PtxError            PTX text that cannot be parsed, or is for another machine
+    │   ├── UnsupportedInstruction  an opcode or modifier the emulator does not know
+    │   ├── CaptureFailed       the launch of a compiled kernel could not be recorded
+    │   ├── KernelFault         the kernel did what hardware would trap on or leave undefined
+    │   ├── Deadlock            every warp waits for something that cannot happen
+    │   └── InstructionLimit    the kernel ran for more instructions than allowed
     ├── InputError              tensors handed to the runtime that no kernel accepts
     └── CaptureError            a kernel's first use falls into a CUDA graph capture
 
@@ -111,6 +118,34 @@ class StoreBusy(StoreError):
 
 class EvaluationError(Fa4genError):
     """An evaluator itself broke; the kernel it was given is not to blame."""
+
+
+class EmulationError(Fa4genError):
+    """A kernel cannot be emulated, or broke a rule while it was."""
+
+
+class PtxError(EmulationError, ValueError):
+    """PTX text that cannot be parsed, or that is for another machine."""
+
+
+class UnsupportedInstruction(EmulationError):
+    """An opcode, modifier or operand that the emulator does not know."""
+
+
+class CaptureFailed(EmulationError):
+    """The launch of a compiled kernel could not be recorded."""
+
+
+class KernelFault(EmulationError):
+    """The kernel did what hardware would trap on or leave undefined."""
+
+
+class Deadlock(EmulationError):
+    """Every warp waits for something that cannot happen."""
+
+
+class InstructionLimit(EmulationError):
+    """The kernel ran for more instructions than allowed."""
 
 
 class InputError(Fa4genError, ValueError):

@@ -1,0 +1,220 @@
+"""The data side of tensor copies: whole boxes between shared and global memory.
+
+Addresses come from :mod:`fa4gen.emulator.layouts.tma`, maps from
+:mod:`fa4gen.emulator.launch.tensormap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fa4gen.core.errors import KernelFault
+from fa4gen.emulator.launch.tensormap import TENSOR_MAP_BYTES, TensorMap, decode
+from fa4gen.emulator.layouts.swizzle import Swizzle
+from fa4gen.emulator.layouts.tma import TmaCopyPlan, box_addresses
+from fa4gen.emulator.memory import global_block
+from fa4gen.emulator.shared import CELL_BYTES, SharedMemory
+from fa4gen.emulator.spaces import GENERIC
+
+if TYPE_CHECKING:
+    from fa4gen.emulator.memory import Block
+    from fa4gen.emulator.shadow import Cells
+    from fa4gen.emulator.warp import Warp
+
+Granules: TypeAlias = npt.NDArray[np.generic]
+
+MAP_ALIGNMENT = 64
+"""Bytes; of a tensor map in memory (PTX ISA 5.5.8, CUDA driver API: ``CUtensorMap``)."""
+_DTYPES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "V16"}
+_FILLS = {"f16": "7fff", "bf16": "7fff", "f32": "7fffffff", "f32.ftz": "7fffffff"}
+"""What an element out of bounds is where the map asks for NaN; the bits are not documented, these
+are the NaN that arithmetic makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor map as addressing wants it: with the permutation of shared memory.
+
+    Attributes:
+        map: The whole map.
+    """
+
+    map: TensorMap
+    address: int
+    rank: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    element_strides: tuple[int, ...]
+    element_bytes: int
+    swizzle: Swizzle
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One box of a tensor, at its place in shared memory.
+
+    Attributes:
+        plan: Its granules; ``smem`` are offsets in the memory of whichever CTA.
+        block: The global memory it touches; ``None`` if all of it is out of bounds.
+        fill: Bytes of a granule out of bounds.
+        rounds: Whether f32 becomes tf32 on its way to shared memory.
+    """
+
+    plan: TmaCopyPlan
+    block: Block | None
+    fill: bytes
+    rounds: bool = False
+
+    def cells(self, in_bounds_only: bool = False) -> Cells:
+        """The cells of shared memory it takes."""
+        plan, size = self.plan, self.plan.granule_bytes
+        smem = plan.smem
+        if in_bounds_only and plan.in_bounds is not None:
+            smem = smem[plan.in_bounds]
+            if not smem.size:
+                return smem
+        low, high = int(smem.min()), int(smem.max()) + size
+        if high - low == smem.size * size:
+            return np.arange(low // CELL_BYTES, -(-high // CELL_BYTES))
+        return np.unique((smem[:, None] + np.arange(0, size, min(size, CELL_BYTES))) // CELL_BYTES)
+
+    def span(self) -> tuple[int, int]:
+        """The first offset in shared memory it takes, and the one behind its last."""
+        return int(self.plan.smem.min()), int(self.plan.smem.max()) + self.plan.granule_bytes
+
+    def load(self) -> Granules:
+        """The box as it is to be written to shared memory, from global memory."""
+        data = self._gather()
+        return _to_tf32(data) if self.rounds else data
+
+    def _gather(self) -> Granules:
+        plan = self.plan
+        if plan.in_bounds is None and self.block is not None:
+            memory, origin = _granules(self.block, plan.granule_bytes)
+            return memory[(plan.global_ - origin) // plan.granule_bytes]
+        data = np.frombuffer(self.fill * len(plan.smem), _DTYPES[plan.granule_bytes]).copy()
+        if self.block is not None:
+            memory, origin = _granules(self.block, plan.granule_bytes)
+            wanted = plan.global_[plan.in_bounds]
+            data[plan.in_bounds] = memory[(wanted - origin) // plan.granule_bytes]
+        return data
+
+    def put(self, shared: SharedMemory, data: Granules) -> None:
+        """Write :meth:`load`'s data to shared memory."""
+        size = self.plan.granule_bytes
+        _granules(shared, size)[0][self.plan.smem // size] = data
+
+    def take(self, shared: SharedMemory) -> Granules:
+        """The part of the box that is in bounds, from shared memory."""
+        smem, size = self.plan.smem, self.plan.granule_bytes
+        if self.plan.in_bounds is not None:
+            smem = smem[self.plan.in_bounds]
+        return _granules(shared, size)[0][smem // size]
+
+    def store(self, data: Granules) -> None:
+        """Write :meth:`take`'s data to global memory."""
+        if self.block is not None:
+            memory, index = self._targets(self.block)
+            memory[index] = data
+
+    def targets(self) -> Granules | None:
+        """What :meth:`store` would overwrite."""
+        if self.block is None:
+            return None
+        memory, index = self._targets(self.block)
+        return memory[index]
+
+    def _targets(self, block: Block) -> tuple[Granules, npt.NDArray[np.int64]]:
+        plan = self.plan
+        wanted = plan.global_ if plan.in_bounds is None else plan.global_[plan.in_bounds]
+        memory, origin = _granules(block, plan.granule_bytes)
+        return memory, (wanted - origin) // plan.granule_bytes
+
+
+def tensor_at(warp: Warp, address: int) -> Tensor:
+    """The tensor map at a generic address.
+
+    Raises:
+        KernelFault: outside of every tensor and parameter, misaligned, or not a tensor map.
+    """
+    block, offsets = GENERIC.locate(
+        warp, np.array([address], np.uint64), TENSOR_MAP_BYTES, MAP_ALIGNMENT
+    )
+    if isinstance(block, SharedMemory):
+        raise warp.fault(
+            f"got a tensor map in the {block.name}, allowed: global, constant or parameter memory"
+        )
+    first = int(offsets[0])
+    try:
+        return _tensor(block.data[first : first + TENSOR_MAP_BYTES].tobytes())
+    except KernelFault as error:
+        raise warp.fault(f"{error}; it was read from {address:#x} in {block.name}") from error
+
+
+def tile_at(warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int) -> Tile:
+    """The box at ``coordinates`` of a tensor, at an offset of shared memory.
+
+    Raises:
+        KernelFault: coordinates or the offset do not fit the map, or a part of the box that is in
+            the tensor's dimensions is in none of the kernel's tensors.
+    """
+    try:
+        plan = box_addresses(tensor, coordinates, offset)
+    except KernelFault as error:
+        raise warp.fault(str(error)) from error
+    touched = plan.global_ if plan.in_bounds is None else plan.global_[plan.in_bounds]
+    block = None
+    if touched.size:
+        low, high = int(touched.min()), int(touched.max()) + plan.granule_bytes - 1
+        block = global_block(warp, low, high)
+    return Tile(plan, block, _fill(tensor.map, plan.granule_bytes), tensor.map.tf32)
+
+
+@lru_cache(maxsize=256)
+def _tensor(raw: bytes) -> Tensor:
+    t = decode(raw)
+    return Tensor(
+        map=t,
+        address=t.address,
+        rank=t.rank,
+        dims=t.dims,
+        strides=t.strides,
+        box=t.box,
+        element_strides=t.element_strides,
+        element_bytes=t.element_bytes,
+        swizzle=t.permutation,
+    )
+
+
+def _fill(t: TensorMap, size: int) -> bytes:
+    if t.oob_fill == "zero":
+        return bytes(size)
+    if t.dtype not in _FILLS:
+        raise KernelFault(
+            f"tensor map: got a fill with NaN for {t.dtype}, allowed: {', '.join(_FILLS)}"
+        )
+    element = bytes.fromhex(_FILLS[t.dtype])[::-1]
+    return element * (size // len(element))
+
+
+def _to_tf32(data: Granules) -> Granules:
+    """f32 rounded to 10 bits of mantissa: to nearest, and to even, which nobody has documented."""
+    bits = data.view(np.uint32)
+    even = bits + np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1))
+    special = bits & np.uint32(0x7F800000) == np.uint32(0x7F800000)
+    rounded = np.where(special, bits, even) & np.uint32(0xFFFFE000)
+    return rounded.view(data.dtype)
+
+
+def _granules(block: Block, size: int) -> tuple[Granules, int]:
+    """The memory in units of ``size`` bytes, and the address of the first unit."""
+    shift = -block.base % size
+    whole = (len(block.data) - shift) // size * size
+    return block.data[shift : shift + whole].view(_DTYPES[size]), block.base + shift
