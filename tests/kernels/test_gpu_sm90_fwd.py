@@ -120,6 +120,14 @@ def test_persistent_waves_cover_every_tile(launch: Callable[..., None], causal: 
     launch(signature, config, many)
 
 
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_row_sums_do_not_drift_over_many_blocks(launch: Callable[..., None], head_dim: int) -> None:
+    """The LSE of hundreds of blocks; see ``tests/codegen/test_ptx_numerics.py``."""
+    signature = KernelSignature(DType.BF16, head_dim, head_dim, False, 1)
+    long = CheckCase("long", problem(signature, 1024, 75600, batch=1), Distribution.NORMAL)
+    launch(signature, SPACE.default(signature), [long])
+
+
 def test_an_exported_file_runs_alone(tmp_path: Path) -> None:
     signature = KernelSignature(DType.BF16, 64, 64, True, 1)
     path = tmp_path / "kernel.py"
