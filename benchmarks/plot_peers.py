@@ -112,7 +112,7 @@ def main() -> int:
         f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward, sustained load", fontsize=10
     )
     figure.tight_layout()
-    figure.savefig(target, dpi=130)
+    figure.savefig(target, dpi=90)
     return 0
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fa4gen.core.canonical import canonical_json
@@ -23,11 +24,16 @@ from fa4gen.db.values import Origin, StoredEvaluation, TransferReport
 Travelling = tuple[codec.Record, Origin, Origin]
 """A record, the origin of its measurement, the origin of its dispatch row."""
 
+SAMPLES = "samples_us"
+"""The detail of an evaluation that holds every single time: nine tenths of a line."""
+
 
 def export_jsonl(
     database: Database, path: Path, wanted: Filter, *, winners_only: bool
 ) -> TransferReport:
     """Write the rows of ``database`` that match; the file appears whole or not at all.
+
+    With ``winners_only`` the raw samples stay behind: such a file is read and reviewed by people.
 
     Raises:
         StoreError: the database cannot be read, or the file cannot be written.
@@ -38,6 +44,8 @@ def export_jsonl(
     records = [
         to_record(row, max(since.get(row.record_id, {}).values(), default=None)) for row in stored
     ]
+    if winners_only:
+        records = [_without_samples(record) for record in records]
     lines = [canonical_json(codec.record_to_line(record)) for record in sorted(records, key=_order)]
     try:
         _write_whole(path, "".join(f"{line}\n" for line in lines))
@@ -47,6 +55,11 @@ def export_jsonl(
         ) from error
     winners = sum(record.winner_since is not None for record in records)
     return TransferReport(rows=len(lines), winners=winners, skipped=tuple(skipped))
+
+
+def _without_samples(record: codec.Record) -> codec.Record:
+    details = {k: v for k, v in record.evaluation.details.items() if k != SAMPLES}
+    return replace(record, evaluation=replace(record.evaluation, details=details))
 
 
 def _order(record: codec.Record) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,21 @@ def test_an_export_can_be_narrowed(tmp_path: Path) -> None:
         assert store.export_jsonl(out, policy=BURST).rows == 1
         assert store.export_jsonl(out, sku="b200").rows == 0
         assert store.export_jsonl(out, source=Source.MEASURED).rows == 4
+
+
+def test_an_export_of_winners_leaves_out_raw_samples(tmp_path: Path) -> None:
+    samples = {"samples_us": {"anchor": [1.0], "candidate": [1.0]}, "seed": 3}
+    made = replace(sample_evaluation(1.5), details=samples)
+    with TuningStore.open(tmp_path / "a.sqlite", with_shipped=False) as store:
+        store.set_winner(store.record(sample_problem(), KernelConfig(), made, POLICY))
+        store.export_jsonl(tmp_path / "all.jsonl")
+        store.export_jsonl(tmp_path / "winners.jsonl", winners_only=True)
+    whole, short = (
+        json.loads((tmp_path / f"{name}.jsonl").read_text()) for name in ("all", "winners")
+    )
+    assert whole["evaluation"]["details"] == samples
+    assert short["evaluation"]["details"] == {"seed": 3}
+    assert short["uid"] == whole["uid"]
 
 
 def test_an_export_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
