@@ -3,8 +3,8 @@
     python benchmarks/emulator_speed.py [--repeat 3] [--large]
 
 FlashAttention-4's forward for sm_90a and sm_100a (extra ``peers``), one head of head_dim 128,
-dense, 256 x 256 and with ``--large`` 1024 x 1024. "first" includes parsing and decoding, "again" only the
-capture of the launch and the emulation. Compiling is left out.
+dense, 256 x 256 and with ``--large`` 1024 x 1024. "first" includes parsing and decoding, "again"
+only the capture of the launch and the emulation. Compiling is left out.
 """
 
 from __future__ import annotations

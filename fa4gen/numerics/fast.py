@@ -53,7 +53,7 @@ def fma32_rn(a: F32, b: F32, c: F32) -> F32:
     result = total.astype(np.float32)
     if _THREE_ZEROS not in total.tobytes():
         return result
-    if _gives_back(total, product, addend) and _gives_back(total, addend, product):
+    if _exact(total, product, addend):
         return clean(result)
     halfway = (total.view(np.int64) & _BELOW_ULP) == _HALF_ULP
     size = np.abs(result)
@@ -62,9 +62,13 @@ def fma32_rn(a: F32, b: F32, c: F32) -> F32:
     return result
 
 
-def _gives_back(total: F64, a: F64, b: F64) -> bool:
-    """Whether ``total - a`` is ``b``; with a and b both ways round, the sum is exact."""
-    return (total - a).tobytes() == b.tobytes()
+def _exact(total: F64, a: F64, b: F64) -> bool:
+    """Whether ``total`` is ``a + b`` in every element, without rounding.
+
+    Taking the larger one away again is exact, so what is left tells; which one is larger differs
+    from element to element.
+    """
+    return (total - a).tobytes() == b.tobytes() and (total - b).tobytes() == a.tobytes()
 
 
 def add32_rm(a: F32, b: F32) -> F32:
@@ -72,8 +76,8 @@ def add32_rm(a: F32, b: F32) -> F32:
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     total = wide_a + wide_b
     result = total.astype(np.float32)
-    # Quick where all is positive and the float64 sum exact, so that it gives back b.
-    if not result.item(result.argmin()) > 0 or not _gives_back(total, wide_a, wide_b):
+    # Quick where all is positive and the float64 sum exact.
+    if not result.item(result.argmin()) > 0 or not _exact(total, wide_a, wide_b):
         return add32(a, b, "rm")
     above = (result.astype(np.float64) > total).astype(np.int32)
     return (result.view(np.int32) - above).view(np.float32)

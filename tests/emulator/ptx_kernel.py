@@ -12,7 +12,7 @@ from fa4gen.emulator.machine import GridShape
 from fa4gen.emulator.memory import Buffer
 
 
-def run_ptx(
+def run_ptx(  # noqa: PLR0913 - a keyword for each number of a launch
     body: str,
     arguments: Mapping[str, Any] | None = None,
     *,

@@ -123,7 +123,7 @@ def test_another_architecture_is_refused() -> None:
 
 
 def test_an_unknown_opcode_stops_with_its_line_and_its_block() -> None:
-    with pytest.raises(UnsupportedInstruction, match="PTX line 4: wibble.f32: the opcode is not"):
+    with pytest.raises(UnsupportedInstruction, match=r"PTX line 4: wibble\.f32: the opcode is not"):
         one(entry("wibble.f32 1;"))
     asm = "// begin inline asm\nwobble;\n// end inline asm\n"
     with pytest.raises(UnsupportedInstruction, match="PTX line 6, inline assembly at line 5"):
@@ -132,7 +132,7 @@ def test_an_unknown_opcode_stops_with_its_line_and_its_block() -> None:
 
 def test_an_unknown_modifier_stops() -> None:
     body = ".reg .b32 %r<3>; mov.b32 %r1, 1; add.rainbow.s32 %r2, %r1, %r1;"
-    with pytest.raises(UnsupportedInstruction, match="modifier .rainbow"):
+    with pytest.raises(UnsupportedInstruction, match=r"modifier \.rainbow"):
         one(entry(body))
 
 

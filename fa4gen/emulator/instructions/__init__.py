@@ -1,1 +1,1 @@
-"""What each family of PTX instructions does; importing a module enters its rows into the opcode table."""
+"""What each family of PTX instructions does; a module that is imported fills the opcode table."""

@@ -93,9 +93,7 @@ def test_every_run_starts_from_the_same_memory(copy: CompiledHost) -> None:
     assert report.differences == ()
 
 
-def test_no_policy_and_too_much_memory(
-    copy: CompiledHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_policy_and_too_much_memory(copy: CompiledHost, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tensors()
     with pytest.raises(InputError, match="policies: got none"):
         run(copy, source, target, policies=[])
