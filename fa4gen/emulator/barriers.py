@@ -66,6 +66,7 @@ class MBarrier:
 
     def arrive(self, count: int, vector: Vector | None, place: Place) -> None:
         """``count`` arrivals at once, releasing ``vector``."""
+        self._check_alive(place)
         if count > self.pending:
             earlier = ", ".join(f"PTX line {p.instruction.line}" for p in self.arrivals[-4:])
             self.cluster.report(
@@ -102,6 +103,7 @@ class MBarrier:
 
     def complete_tx(self, size: int, vector: Vector | None, place: Place) -> None:
         """``size`` bytes have arrived; ``vector`` is what their observation releases besides."""
+        self._check_alive(place)
         self._join(vector)
         self.tx -= size
         self._check_tx(place)
@@ -154,6 +156,16 @@ class MBarrier:
                 self.place,
             )
         self.observed = self.phase
+
+    def _check_alive(self, place: Place) -> None:
+        """Shared memory of a CTA that has ended may be another's already."""
+        if self.shared.cta.ended:
+            self.cluster.report(
+                FindingKind.RACE,
+                f"{self}: signalled after its CTA has ended (let one of its warps wait for that)",
+                place,
+                self.place,
+            )
 
     def _check_tx(self, place: Place | None) -> None:
         if abs(self.tx) > MAX_COUNT:

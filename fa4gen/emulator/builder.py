@@ -96,6 +96,10 @@ class SlotPlan:
         self.constants: dict[int, Lanes] = {}
         self.environment: dict[int, tuple[Special | Symbol, int]] = {}
         """Slots filled when a warp starts, with their widths: special registers, addresses."""
+        self.written: set[int] = set()
+        """Registers that some instruction writes."""
+        self.packed: set[int] = set()
+        """Registers that a ``mov`` packs into a wider one."""
         self._known: dict[object, int] = {}
 
     def constant(self, value: int, width: int) -> int:
@@ -115,6 +119,17 @@ class SlotPlan:
             slot = self._new(key)
             self.environment[slot] = (operand, width)
         return slot
+
+    def fill_undefined(self) -> None:
+        """Let registers that are packed and that nothing writes hold garbage: all bits set.
+
+        Compilers leave the half of a pair undefined whose results they do not use: NVVM 23 does so
+        for ``add.f32x2`` and for conversions of four values at once. Any other use of a register
+        that nothing has written is a fault.
+        """
+        for slot in self.packed - self.written:
+            width = WIDTHS[self.entry.registers[slot].type]
+            self.constants[slot] = np.full(LANES, (1 << width) - 1, UNSIGNED[width])
 
     def _new(self, key: object) -> int:
         slot = self._known[key] = self.count
@@ -188,7 +203,15 @@ class Builder:
             self.fail(f"got {operand} as a destination")
         if width and WIDTHS[operand.type] != width:
             self.fail(f"{operand.name}: got a {operand.type} register, wanted {width} bits")
+        self._plan.written.add(operand.slot)
         return operand.slot
+
+    def packs(self, slots: tuple[int, ...]) -> None:
+        """Say that the instruction packs the registers in ``slots``; some may be undefined.
+
+        See :meth:`SlotPlan.fill_undefined`.
+        """
+        self._plan.packed.update(slot for slot in slots if slot < len(self.entry.registers))
 
     def items(self, operand: Operand) -> tuple[Operand, ...]:
         """The elements of ``{a, b}``; a single operand is a vector of one."""

@@ -37,7 +37,7 @@ class Request:
         self.b = b
         take = b.mods.one_of
         self.integral = cast(IntegerRounding, take(*INTEGRAL))
-        self.rounding = cast(Rounding, take(*ROUNDINGS, "rna"))
+        self.rounding = cast(Rounding, take(*ROUNDINGS, "rna", "rs"))
         self.ftz, self.sat = b.mods.flag("ftz"), b.mods.flag("sat")
         self.relu, self.satfinite = b.mods.flag("relu"), b.mods.flag("satfinite")
         self.to, self.of = take(*BITS), take(*BITS)

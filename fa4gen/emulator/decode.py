@@ -65,6 +65,7 @@ def decode(module: Module, name: str | None = None) -> Program:
         op, spec = _decode_one(inst, plan)
         ops.append(op)
         specs.append(spec)
+    plan.fill_undefined()
     return Program(
         module, entry, tuple(ops), tuple(specs), plan.count, plan.constants, plan.environment
     )

@@ -229,7 +229,7 @@ class Cluster:
 
     def _turn(self, warp: Warp) -> None:
         before, waited = self.now, warp.wait
-        ran = warp.run(self._dice.quantum())
+        ran = warp.run(self._dice.quantum(warp))
         self.now += ran
         self.grid.executed += ran
         if warp.done:

@@ -15,14 +15,19 @@ from typing import TypeVar
 from fa4gen.core.errors import UnknownName
 
 T = TypeVar("T")
-_REFUSALS = 0.25
+_REFUSALS, _SLOW = 0.25, 0.125
+_QUANTA = (1, 3, 10, 50, 200, 2000)
+"""Instructions a warp may run before the next has its turn, for random policies."""
+_HASTE = (1.0, 0.3, 0.03)
+"""How often asynchronous work gets the chance to complete before it has to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``eager``: at once. ``lazy``: when somebody waits for it or nothing else can go on.
 
-    ``seed:N``: at random moments, and warps take turns at random.
+    ``seed:N``: at random moments (soon, later, or hardly before it has to, by the seed), and warps
+    take turns at random; a few hardly get any, as if they were held up until all others wait.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Dice:
         self._policy = policy
         seed = int(policy.name.partition(":")[2] or 0)
         self._random = random.Random(seed) if policy.name.startswith("seed:") else None
+        self._slow: dict[object, bool] = {}
+        self._haste = 0.0 if self._random is None else _HASTE[seed % len(_HASTE)]
 
     def order(self, warps: Sequence[T]) -> list[T]:
         """In which order runnable warps take their turns."""
@@ -65,15 +72,17 @@ class Dice:
             turns.reverse()
         return turns
 
-    def quantum(self) -> int:
-        """Instructions a warp may run before the next has its turn."""
-        if self._random is not None:
-            return self._random.choice((1, 3, 10, 50, 200, 2000))
-        return 2000
+    def quantum(self, warp: object) -> int:
+        """Instructions ``warp`` may run before the next has its turn."""
+        if self._random is None:
+            return _QUANTA[-1]
+        if warp not in self._slow:
+            self._slow[warp] = self._random.random() < _SLOW
+        return _QUANTA[0] if self._slow[warp] else self._random.choice(_QUANTA)
 
     def completions(self, waiting: int) -> int:
         """How many of ``waiting`` outstanding operations complete now, unforced."""
-        if self._random is None or not waiting:
+        if self._random is None or not waiting or self._random.random() >= self._haste:
             return 0
         return self._random.choice((0, 0, 0, 1, 1, 2, waiting))
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fa4gen.core.errors import KernelFault
-from fa4gen.emulator.launch.tensormap import TENSOR_MAP_BYTES, TensorMap, decode
+from fa4gen.emulator.launch.tensormap import SUB_BYTE, TENSOR_MAP_BYTES, TensorMap, decode
 from fa4gen.emulator.layouts.swizzle import Swizzle
-from fa4gen.emulator.layouts.tma import TmaCopyPlan, box_addresses
+from fa4gen.emulator.layouts.tma import Padding, TmaCopyPlan, box_addresses
 from fa4gen.emulator.memory import global_block
 from fa4gen.emulator.shared import CELL_BYTES, SharedMemory
 from fa4gen.emulator.spaces import GENERIC
@@ -31,6 +31,7 @@ Granules: TypeAlias = npt.NDArray[np.generic]
 
 MAP_ALIGNMENT = 64
 """Bytes; of a tensor map in memory (PTX ISA 5.5.8, CUDA driver API: ``CUtensorMap``)."""
+_PACKED_STEP, _PADDED_STEP = 64, 128
 _DTYPES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "V16"}
 _FILLS = {"f16": "7fff", "bf16": "7fff", "f32": "7fffffff", "f32.ftz": "7fffffff"}
 """What an element out of bounds is where the map asks for NaN; the bits are not documented, these
@@ -41,8 +42,11 @@ are the NaN that arithmetic makes."""
 class Tensor:
     """A tensor map as addressing wants it: with the permutation of shared memory.
 
+    Elements of less than a byte are counted in bytes here.
+
     Attributes:
         map: The whole map.
+        padding: Of chunks of such elements.
     """
 
     map: TensorMap
@@ -54,6 +58,7 @@ class Tensor:
     element_strides: tuple[int, ...]
     element_bytes: int
     swizzle: Swizzle
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,12 @@ class Tile:
     rounds: bool = False
 
     def cells(self, in_bounds_only: bool = False) -> Cells:
-        """The cells of shared memory it takes."""
+        """The cells of shared memory it takes, padding included."""
         plan, size = self.plan, self.plan.granule_bytes
         smem = plan.smem
+        if plan.padding is not None:
+            size = plan.padding.shared_bytes
+            smem = np.unique(smem // size * size)
         if in_bounds_only and plan.in_bounds is not None:
             smem = smem[plan.in_bounds]
             if not smem.size:
@@ -87,7 +95,9 @@ class Tile:
 
     def span(self) -> tuple[int, int]:
         """The first offset in shared memory it takes, and the one behind its last."""
-        return int(self.plan.smem.min()), int(self.plan.smem.max()) + self.plan.granule_bytes
+        padding = self.plan.padding
+        size = self.plan.granule_bytes if padding is None else padding.shared_bytes
+        return int(self.plan.smem.min()), int(self.plan.smem.max()) // size * size + size
 
     def load(self) -> Granules:
         """The box as it is to be written to shared memory, from global memory."""
@@ -166,7 +176,8 @@ def tile_at(warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int)
             the tensor's dimensions is in none of the kernel's tensors.
     """
     try:
-        plan = box_addresses(tensor, coordinates, offset)
+        at = _in_bytes(tensor.map, coordinates)
+        plan = box_addresses(tensor, at, offset, padding=tensor.padding)
     except KernelFault as error:
         raise warp.fault(str(error)) from error
     touched = plan.global_ if plan.in_bounds is None else plan.global_[plan.in_bounds]
@@ -180,17 +191,37 @@ def tile_at(warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int)
 @lru_cache(maxsize=256)
 def _tensor(raw: bytes) -> Tensor:
     t = decode(raw)
+    narrow, bits = SUB_BYTE.get(t.dtype), t.element_bits
     return Tensor(
         map=t,
         address=t.address,
         rank=t.rank,
-        dims=t.dims,
-        strides=t.strides,
-        box=t.box,
+        dims=(t.dims[0] * bits // 8, *t.dims[1:]) if narrow else t.dims,
+        strides=(1, *t.strides[1:]) if narrow else t.strides,
+        box=(t.box[0] * bits // 8, *t.box[1:]) if narrow else t.box,
         element_strides=t.element_strides,
-        element_bytes=t.element_bytes,
+        element_bytes=t.element_bytes or 1,
         swizzle=t.permutation,
+        padding=Padding(narrow.chunk_bytes) if narrow and narrow.padded else None,
     )
+
+
+def _in_bytes(t: TensorMap, coordinates: Sequence[int]) -> Sequence[int]:
+    """Coordinates of whole chunks of elements of less than a byte, the first one in bytes.
+
+    Raises:
+        KernelFault: the first is no multiple of 64, or with padding of 128 (PTX ISA 5.5.1.1).
+    """
+    narrow = SUB_BYTE.get(t.dtype)
+    if narrow is None or not coordinates:
+        return coordinates
+    step = _PADDED_STEP if narrow.padded else _PACKED_STEP
+    if coordinates[0] % step:
+        raise KernelFault(
+            f"tensor copy: got {coordinates[0]} as the first coordinate for {t.dtype}, allowed: "
+            f"multiples of {step}"
+        )
+    return (coordinates[0] * narrow.bits // 8, *coordinates[1:])
 
 
 def _fill(t: TensorMap, size: int) -> bytes:

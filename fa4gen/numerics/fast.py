@@ -25,8 +25,8 @@ _HALF_ULP = np.array(1 << 28, np.int64)
 _THREE_ZEROS = b"\x00\x00\x00"
 _ZERO = np.array(0, np.float32)
 _LEAST_EXPONENT = -126.0
-_LEAST = 2.0**_LEAST_EXPONENT
-"""The smallest normal float32."""
+_LEAST, _INFINITY = 2.0**_LEAST_EXPONENT, float("inf")
+"""The smallest normal float32, and what is beyond the largest."""
 _PAIR = 2
 _HALVES: dict[HalfName, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
@@ -60,6 +60,16 @@ def fma32_rn(a: F32, b: F32, c: F32) -> F32:
     if some(halfway) or not size.item(size.argmin()) >= _LEAST:
         return fma32(a, b, c)
     return result
+
+
+def fma32_rn_short(a: F32, b: F32, c: F32) -> F32:
+    """:func:`fma32_rn` for factors of at most 12 bits: values of f16 or bf16."""
+    product = a * b
+    size = np.abs(product)
+    # In the range of normal numbers the product is exact in float32.
+    if not (size.item(size.argmin()) >= _LEAST and size.item(size.argmax()) < _INFINITY):
+        return fma32_rn(a, b, c)
+    return clean(product + c)
 
 
 def _exact(total: F64, a: F64, b: F64) -> bool:

@@ -146,7 +146,7 @@ def testp(x: npt.NDArray[np.floating[Any]], test: str) -> Mask:
     Args:
         x: any shape.
         test: ``finite``, ``infinite``, ``number``, ``notanumber``, ``normal`` or ``subnormal``.
-            Zero is neither normal nor subnormal.
+            Zero counts as normal, as the ISA says, and not as subnormal.
 
     Raises:
         UnsupportedInstruction: another test.
@@ -157,7 +157,7 @@ def testp(x: npt.NDArray[np.floating[Any]], test: str) -> Mask:
         "infinite": np.isinf(x),
         "number": ~np.isnan(x),
         "notanumber": np.isnan(x),
-        "normal": np.isfinite(x) & ~small,
+        "normal": np.isfinite(x) & (~small | (x == 0)),
         "subnormal": small & (x != 0),
     }
     if test in holds:

@@ -209,7 +209,7 @@ def _truth_value(b: Builder, target_kind: str, kind: str) -> tuple[int, int]:
             return 16, _BF16_ONE if kind == "bf16x2" else _ONES[16]
         if target_kind in ("u32", "s32"):
             return 16, 0xFFFF
-    elif target_kind == ("f32" if kind not in ("f16", "bf16") else kind):
+    elif target_kind in ("f16", "bf16") or (target_kind == "f32" and kind not in ("f16", "bf16")):
         bits = 32 if target_kind == "f32" else 16
         return bits, _BF16_ONE if target_kind == "bf16" else _ONES[bits]
     elif target_kind in (("u16", "s16") if kind in ("f16", "bf16") else ()) + ("u32", "s32"):

@@ -245,9 +245,7 @@ def testp(b: Builder) -> Op:
     slot, slots, view = target(b, d, 1), floats(b, (x,), width), _VIEWS[width]
 
     def function(raw: Array) -> Array:
-        number = raw.view(view)
-        result = ieee.testp(number, test)
-        return result | (number == 0) if test == "normal" else result
+        return ieee.testp(raw.view(view), test)
 
     return lanewise(function, slot, slots)
 

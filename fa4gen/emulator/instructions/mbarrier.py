@@ -143,7 +143,8 @@ def wait(b: Builder) -> Op:
     """Say whether a phase is complete, and if so take over what its arrivals released.
 
     Both block here until it is, which is one of the things that hardware may do: it makes no
-    difference when a warp asks. Only when nothing else can go on is the answer "not yet".
+    difference when a warp asks. The answer is "not yet" only when nothing else can go on, and under
+    a random policy at any time: a warp that does not ask again must not go on as if it were.
     """
     by_parity = b.mods.flag("parity")
     relaxed = b.mods.one_of("acquire", "relaxed") == "relaxed"
@@ -164,7 +165,7 @@ def wait(b: Builder) -> Op:
                 if barrier.done(parity):
                     over.append(barrier)
                     results[np.arange(len(results))[lanes][where]] = True
-                elif not warp.timed_out:
+                elif not (warp.timed_out or warp.cta.cluster.refuses()):
                     return PhaseWait(barrier, parity)
         warp.timed_out = False
         for barrier in over:

@@ -100,6 +100,7 @@ def _count(b: Builder, vector: Vector, bits: int) -> int:
 def _pack(b: Builder, d: Operand, source: Vector, bits: int) -> Op:
     part, out = _count(b, source, bits), target(b, d, bits)
     slots = sources(b, source.items, part)
+    b.packs(slots)
     if bits > _WIDEST:
         view = RAW[part]
         return _many(out, slots, lambda parts: np.stack(parts, axis=1).view(RAW[_WIDEST]), view)

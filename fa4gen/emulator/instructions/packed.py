@@ -46,7 +46,8 @@ def mixed(b: Builder, name: str, half_name: str) -> Op:
         return half.fma_mixed(x, y, z.view(F32), narrow, rounding, sat).view(raw)
 
     def fma_rn(x: Array, y: Array, z: Array) -> Array:
-        return fast.fma32_rn(decode(x, narrow), decode(y, narrow), z.getfield(F32)).getfield(raw)
+        factors = decode(x, narrow), decode(y, narrow)
+        return fast.fma32_rn_short(*factors, z.getfield(F32)).getfield(raw)
 
     function: Function = fma if name == "fma" else add
     if (name, rounding, sat) == ("fma", "rn", False):

@@ -1,5 +1,11 @@
 """tcgen05.commit: an mbarrier hears when a thread's tcgen05.mma and .cp are over.
 
+The commits of one thread arrive in the order in which they were issued: the ISA does not say so,
+but FlashAttention-4 ends with nobody waiting for its commit of Q, as a later one has arrived.
+Commits with no mma or cp in between wait for the same, so that they arrive together: CUTLASS's fmha
+for Blackwell ends with nobody waiting for the last of three, and its GEMMs with nobody waiting for
+the commits of their stages.
+
 Source: PTX ISA 9.1, sections 9.7.16.12 and 9.7.16.6.4 (it contains ``fence::before_thread_sync``).
 """
 
@@ -12,7 +18,7 @@ from fa4gen.emulator.barriers import MBarrier, mbarrier_at
 from fa4gen.emulator.builder import Builder
 from fa4gen.emulator.clocks import Source
 from fa4gen.emulator.findings import FindingKind
-from fa4gen.emulator.instructions.tcgen05_pipe import pipe_of, take_cta_group
+from fa4gen.emulator.instructions.tcgen05_pipe import Commit, pipe_of, take_cta_group
 from fa4gen.emulator.registry import Op, Pipe, instruction
 from fa4gen.emulator.shared import target
 
@@ -65,12 +71,27 @@ def _commit(warp: Warp, lane: int, cta_group: int, barriers: list[MBarrier]) -> 
         component = warp.agent.source(Source.TENSOR)
         vector[component] = max(int(vector[component]), covered.number)
 
-    def perform() -> None:
+    def arrive() -> None:
         for barrier in barriers:
             barrier.arrive(1, vector, place)
 
-    after = () if covered is None else (covered.op,)
-    warp.cta.cluster.engine.submit(AsyncOp(place, perform, after, "commit"))
+    engine, earlier = warp.cta.cluster.engine, pipe.commits.get(lane)
+    joins = earlier is not None and earlier.covered is covered
+    if earlier is not None and joins and not earlier.op.done:
+        earlier.arrivals.append(arrive)
+        return
+    arrivals = [arrive]
+
+    def perform() -> None:
+        for each in arrivals:
+            each()
+
+    before = covered.op if covered else None, earlier.op if earlier else None
+    op = AsyncOp(place, perform, tuple(each for each in before if each is not None), "commit")
+    pipe.commits[lane] = Commit(op, covered, arrivals)
+    engine.submit(op)
+    if joins:
+        engine.force(op)
 
 
 def _barriers(warp: Warp, address: int, space: str, ranks: int | None) -> list[MBarrier]:

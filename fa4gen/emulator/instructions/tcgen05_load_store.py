@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from fa4gen.core.errors import UnsupportedInstruction
 from fa4gen.emulator.asynchronous import AsyncOp
 from fa4gen.emulator.builder import Builder
 from fa4gen.emulator.clocks import Source
+from fa4gen.emulator.findings import FindingKind
 from fa4gen.emulator.instructions.tcgen05_pipe import take_sync_aligned, whole_warp
 from fa4gen.emulator.layouts.tensor_memory_access import (
     REGISTERS_PER_NUM,
@@ -30,6 +32,7 @@ from fa4gen.emulator.shadow import Access, Cells
 from fa4gen.emulator.shared import asynchronous
 from fa4gen.emulator.tensor_memory import (
     GROUP_LANES,
+    LANES,
     QUARTER_LANES,
     Region,
     TensorMemory,
@@ -39,6 +42,7 @@ from fa4gen.emulator.tensor_memory import (
     tensor_memory,
 )
 from fa4gen.emulator.warp import Signal
+from fa4gen.numerics.minmax import max32, min32
 from fa4gen.ptx.ir import Immediate, Operand
 
 if TYPE_CHECKING:
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 _KEY = "tcgen05 transfers"
 _NUMS = tuple(f"x{1 << i}" for i in range(8))
+Reduction: TypeAlias = Callable[[Values], Values]
+"""From the ``(registers, 32)`` values of a load to one a lane."""
 
 
 class Load:
@@ -130,18 +136,21 @@ class _Form:
     runs: tuple[tuple[int, int], ...]
 
 
-def _take_form(b: Builder, half_modifier: str, offset_at: int) -> tuple[_Form, tuple[Operand, ...]]:
+def _take_form(
+    b: Builder, half_modifier: str, offset_at: int, count: int = 2
+) -> tuple[_Form, tuple[Operand, ...]]:
     """The form, and the operands but ``immHalfSplitoff``.
 
     Args:
         offset_at: Where among the operands shape ``16x32bx2`` has that.
+        count: How many operands there are beside that.
     """
     take_sync_aligned(b)
     shape, num = b.mods.one_of(*REGISTERS_PER_NUM), b.mods.one_of(*_NUMS, default="x0")
     packed = b.mods.flag(half_modifier)
     b.mods.ignore("b32")
     splits = shape == "16x32bx2"
-    operands, offset = list(b.expect(2 + splits)), 0
+    operands, offset = list(b.expect(count + splits)), 0
     if splits:
         literal = operands.pop(offset_at)
         if not isinstance(literal, Immediate):
@@ -186,9 +195,12 @@ class _Place:
 def _locate(warp: Warp, addresses: npt.NDArray[np.uint64], form: _Form, what: str) -> _Place:
     """Where an execution goes.
 
+    Warp ``w`` of a CTA reaches lanes ``32 (w % 4)`` to ``32 (w % 4) + 31`` (PTX ISA 9.7.16.8.1). An
+    address in another quarter is reported, and the warp's own quarter taken: CUTLASS's example
+    ``1cta_mma_a_from_tmem``, said to have run on a B200, stores with all four warps to lane 0.
+
     Raises:
-        KernelFault: different addresses in the lanes; lanes outside of the warp's quarter (PTX ISA
-            9.7.16.8.1: warp ``w`` of a CTA reaches lanes ``32 (w % 4)`` to ``32 (w % 4) + 31``);
+        KernelFault: different addresses in the lanes; a first lane that the shape does not have;
             columns not allocated.
     """
     first = addresses[0]
@@ -198,10 +210,15 @@ def _locate(warp: Warp, addresses: npt.NDArray[np.uint64], form: _Form, what: st
     quarter = QUARTER_LANES * (warp.index % 4)
     allowed = range(quarter, quarter + QUARTER_LANES - form.lanes + 1, GROUP_LANES)
     if lane not in allowed:
-        raise warp.fault(
+        wrong = (
             f"{what}: got lane {lane}, allowed for warp {warp.index}: "
             f"{' or '.join(map(str, allowed))} (warp w reaches lanes 32 (w % 4) on)"
         )
+        own = quarter + lane % QUARTER_LANES
+        if lane >= LANES or own not in allowed:
+            raise warp.fault(wrong)
+        warp.report(FindingKind.OUT_OF_BOUNDS, f"{wrong}; went on with lane {own}")
+        lane = own
     group, stop = lane // GROUP_LANES, (lane + form.lanes) // GROUP_LANES
     regions = tuple(Region(group, stop, 1, column + start, count) for start, count in form.runs)
     memory = tensor_memory(warp.cta)
@@ -210,13 +227,57 @@ def _locate(warp: Warp, addresses: npt.NDArray[np.uint64], form: _Form, what: st
     return _Place(memory, form, lane, column, regions)
 
 
+def _take_reduction(b: Builder) -> Reduction | None:
+    """What ``.red`` computes from the registers of a lane; ``None`` without it.
+
+    NaN and zeros are taken as ``min`` and ``max`` take them (PTX ISA 9.7.3.11), which the section
+    on ``tcgen05.ld`` does not say. Compilers emit it for sm_103a; ptxas refuses it for sm_100a.
+    """
+    if not b.mods.flag("red"):
+        return None
+    if "32x32b" not in b.mods.left:
+        b.fail("got .red with another shape than .32x32b, whose lanes have all that is reduced")
+    operation, kind = b.mods.one_of("min", "max"), b.mods.one_of("u32", "s32", "f32")
+    magnitude, nan = b.mods.flag("abs"), b.mods.flag("NaN")
+    if not operation or not kind:
+        b.fail(f"got .red of {operation or 'no operation'} and type {kind or 'none'}")
+    if (magnitude or nan) and kind != "f32":
+        b.fail(".abs and .NaN belong to .f32")
+    if kind == "f32":
+        choose = min32 if operation == "min" else max32
+
+        def combine(values: Values) -> Values:
+            numbers = np.abs(values.view(np.float32)) if magnitude else values.view(np.float32)
+            total: Values = reduce(lambda x, y: choose(x, y, nan), numbers).view(np.uint32)
+            return total
+
+        return combine
+    select = np.minimum if operation == "min" else np.maximum
+    seen = np.int32 if kind == "s32" else np.uint32
+
+    def pick(values: Values) -> Values:
+        picked: Values = select.reduce(values.view(seen), axis=0).view(np.uint32)
+        return picked
+
+    return pick
+
+
 @instruction("tcgen05.ld", pipe=Pipe.TMEM, isa="9.7.16.8.3")
 def load(b: Builder) -> Op:
-    """Read cells of the warp's quarter; the values are there at their first use or ``wait::ld``."""
-    form, (target, source) = _take_form(b, "pack::16b", offset_at=2)
-    slots, address = b.dsts(target, 32), b.address(source)
+    """Read cells of the warp's quarter; the values are there at their first use or ``wait::ld``.
+
+    With ``.red`` a register more gets the minimum or maximum of the others.
+    """
+    reduction = _take_reduction(b)
+    reduced = reduction is not None
+    form, operands = _take_form(b, "pack::16b", offset_at=2 + reduced, count=2 + reduced)
+    slots, address = b.dsts(operands[0], 32), b.address(operands[-1])
     if len(slots) != form.cells.registers:
         b.fail(f"got {len(slots)} registers, the shape has {form.cells.registers}")
+    if reduced and (len(slots) == 1 or form.cells.packed):
+        b.fail("got .red with .x1 or .pack::16b, allowed: .x2 to .x128, unpacked")
+    if reduced:
+        slots = (*slots, b.dst(operands[1], 32))
 
     def run(warp: Warp) -> Signal | None:
         if (wait := whole_warp(warp)) is not None:
@@ -227,7 +288,8 @@ def load(b: Builder) -> Op:
 
         def perform() -> None:
             place.record(access, place.memory.shadow.read)
-            going.values = load_cells(form.cells, place.cells())
+            values = load_cells(form.cells, place.cells())
+            going.values = values if reduction is None else np.vstack([values, reduction(values)])
 
         for part, slot in enumerate(slots):
             if slot >= 0:

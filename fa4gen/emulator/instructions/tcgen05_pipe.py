@@ -40,6 +40,15 @@ class Issued:
 
 
 @dataclass(slots=True)
+class Commit:
+    """A commit, what it waits for, and its arrivals: later ones that wait for no more join it."""
+
+    op: AsyncOp
+    covered: Issued | None
+    arrivals: list[Callable[[], None]]
+
+
+@dataclass(slots=True)
 class TensorPipe:
     """What one warp has issued to the tensor core.
 
@@ -48,6 +57,7 @@ class TensorPipe:
         last: The latest.
         last_lane: The lane that issued it.
         by_lane: The latest of each lane; a commit covers those of its own lane only.
+        commits: The latest commit of each lane.
         cta_group: What the kernel was seen to use; 0 before the first.
     """
 
@@ -55,6 +65,7 @@ class TensorPipe:
     last: Issued | None = None
     last_lane: int = -1
     by_lane: dict[int, Issued] = field(default_factory=dict)
+    commits: dict[int, Commit] = field(default_factory=dict)
     cta_group: int = 0
 
     def next_access(self, warp: Warp) -> Access:

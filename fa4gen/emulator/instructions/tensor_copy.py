@@ -151,6 +151,10 @@ def _issue_store(
 ) -> None:
     """Send one box on its way to global memory, in the lane's bulk group."""
     shared, offset = target(warp, source, "shared::cta")
+    if tensor.padding is not None:
+        raise warp.fault(
+            f"got a store of {tensor.map.dtype}, whose chunks are padded; not emulated"
+        )
     tile = tile_at(warp, tensor, box, offset)
     low, high = tile.span()
     shared.check(warp, low, high - 1)

@@ -1,9 +1,10 @@
 """wgmma: the asynchronous matrix multiply of Hopper, by four warps together.
 
 Each warp computes its own 16 of the 64 rows. The accumulator's registers hold
-:class:`~fa4gen.emulator.pending.InFlight` values from issue until the warp waits for the group, so
-any use in between is caught whatever the policy; only a ``wgmma`` that accumulates into all of them
-in the same order may take them on.
+:class:`~fa4gen.emulator.pending.InFlight` values from issue until their first use. A use before the
+warp has waited for the group is caught whatever the policy; only a ``wgmma`` that accumulates into
+all of them in the same order may take them on. A use behind the wait brings the values, and wants a
+``wgmma.fence`` before the next ``wgmma`` on these registers (9.7.15.7.1); without one, none is due.
 
 Registers that feed A are captured at issue: overwriting one before the wait goes unnoticed.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,75 +24,63 @@ from fa4gen.emulator.asynchronous import AsyncOp
 from fa4gen.emulator.builder import Builder
 from fa4gen.emulator.clocks import Source
 from fa4gen.emulator.findings import FindingKind, Place
-from fa4gen.emulator.layouts.fragments import (
-    accumulator,
-    fragment_to_matrix,
-    matrix_to_fragment,
-    operand_a,
-)
-from fa4gen.emulator.layouts.operand import CHUNK_BYTES, check_operand, operand_chunks, read_operand
-from fa4gen.emulator.layouts.smem_descriptor import decode_wgmma
+from fa4gen.emulator.instructions.wgmma_product import ELEMENT_BITS, K_BYTES, Shape, multiply
 from fa4gen.emulator.pending import InFlight
 from fa4gen.emulator.registry import Op, Pipe, instruction
-from fa4gen.emulator.shadow import Access
-from fa4gen.emulator.shared import CELL_BYTES, RESERVED, asynchronous
-from fa4gen.emulator.warp import Signal, Warp
-from fa4gen.numerics.formats import decode
-from fa4gen.numerics.tensor_core import dot_f64, fused_dot, wgmma_accumulation
+from fa4gen.emulator.shared import asynchronous
+from fa4gen.emulator.warp import Signal, Wait, Warp
 from fa4gen.ptx.ir import Immediate, Vector
 
-ROWS = 16
-"""Rows of the 64 that one warp computes."""
-K_BYTES = 32
-"""Bytes of K in one instruction, whatever the type."""
-ELEMENT_BITS = {"bf16": 16, "f16": 16, "tf32": 32, "e4m3": 8, "e5m2": 8}
-
-F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What does not change from one execution of an instruction to the next."""
-
-    n: int
-    k: int
-    d_type: Literal["f32", "f16"]
-    a_type: str
-    b_type: str
-    a_in_registers: bool
-    a_sign: int
-    b_sign: int
-    a_mn_major: bool
-    b_mn_major: bool
+WARPGROUP = 4
+"""Warps of a warpgroup."""
 
 
 @dataclass(slots=True)
 class _Groups:
-    """The wgmma groups of one warp."""
+    """The wgmma groups of one warp.
+
+    Attributes:
+        fenced: The registers as the last ``wgmma.fence`` found them; ``None`` before the first.
+    """
 
     committed: int = 0
-    fenced: bool = False
+    fenced: list[Any] | None = None
     open: list[_Product] = field(default_factory=list)
     closed: list[tuple[int, list[_Product]]] = field(default_factory=list)
     issued: int = 0
 
 
 class _Product:
-    """One warp's part of one wgmma."""
+    """One warp's part of one wgmma.
 
-    __slots__ = ("accumulate", "op", "place", "results")
+    Attributes:
+        over: Whether the warp has waited for it.
+    """
+
+    __slots__ = ("op", "over", "place", "results")
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.results: npt.NDArray[np.uint32] | None = None
         self.op: AsyncOp | None = None
+        self.over = False
 
-    def deliver(self, warp: Warp, value: InFlight) -> NoReturn:
-        """A register of the accumulator was used before the wait."""
-        raise warp.fault(
-            f"{warp.instruction.opcode}: uses the accumulator of the wgmma at PTX line "
-            f"{self.place.instruction.line} before wgmma.wait_group has waited for it"
-        )
+    def deliver(self, warp: Warp, value: InFlight) -> npt.NDArray[np.uint32]:
+        """A register of the accumulator is used: bring all of them, and return its value.
+
+        Raises:
+            KernelFault: before the wait.
+        """
+        if self.results is None or not self.over:
+            raise warp.fault(
+                f"{warp.instruction.opcode}: uses the accumulator of the wgmma at PTX line "
+                f"{self.place.instruction.line} before wgmma.wait_group has waited for it"
+            )
+        regs = warp.regs
+        for slot, each in enumerate(regs):
+            if each.__class__ is InFlight and each.owner is self:
+                regs[slot] = self.results[each.part]
+        return cast(npt.NDArray[np.uint32], self.results[value.part])
 
     def __str__(self) -> str:
         return f"the wgmma at PTX line {self.place.instruction.line}"
@@ -126,13 +115,13 @@ def mma_async(b: Builder) -> Op:
         b_value = warp.uniform(b_slot, "wgmma: descriptor of B")
         key = (warp.pc, b_value, None if shape.a_in_registers else a_value, bool(use_d[0]))
         _agree(warp, groups, key)
-        _check_fence(warp, groups)
+        _check_fence(warp, groups, (*d_slots, *(a_slots if shape.a_in_registers else ())))
         product = _Product(warp.place())
         access = asynchronous(warp, Source.WGMMA, groups.committed + 1)
 
         def perform() -> None:
             start = before.results if before is not None else c
-            product.results = _multiply(warp, shape, access, a_value, b_value, start)
+            product.results = multiply(warp, shape, access, a_value, b_value, start)
 
         after = (before.op,) if before is not None and before.op is not None else ()
         label = f"wgmma m64n{shape.n}k{shape.k}"
@@ -154,7 +143,7 @@ def fence(b: Builder) -> Op:
     def run(warp: Warp) -> Signal | None:
         if (wait := warp.together()) is not None:
             return wait
-        _groups(warp).fenced = True
+        _groups(warp).fenced = warp.regs.copy()
         return None
 
     return run
@@ -179,7 +168,11 @@ def commit_group(b: Builder) -> Op:
 
 @instruction("wgmma.wait_group", pipe=Pipe.CONTROL, isa="9.7.15.7.3")
 def wait_group(b: Builder) -> Op:
-    """Wait until at most N groups are outstanding; their accumulators are there then."""
+    """Wait until at most N groups are outstanding; their accumulators are there then.
+
+    A group is its warpgroup's (9.7.15.7.2), so that the wait is over for the parts of all four
+    warps: CUTLASS's fmha for Hopper then overwrites operands that another warp has multiplied.
+    """
     _aligned(b)
     (pending,) = b.expect(1)
     if not isinstance(pending, Immediate):
@@ -191,17 +184,23 @@ def wait_group(b: Builder) -> Op:
             return wait
         groups = _groups(warp)
         last = groups.committed - allowed
-        done = [p for number, products in groups.closed if number <= last for p in products]
+        peers = _warpgroup(warp)
+        if not (behind := _PeersWait(peers, last)).ready():
+            return behind
+        for peer in peers:
+            _complete(peer, last)
+            component = peer.agent.source(Source.WGMMA)
+            warp.agent.vector[component] = max(int(warp.agent.vector[component]), last)
+        for number, products in groups.closed:
+            for product in products:
+                product.over = product.over or number <= last
         groups.closed = [entry for entry in groups.closed if entry[0] > last]
-        groups.fenced = False
-        warp.agent.observed(Source.WGMMA, last)
-        _collect(warp, done)
         return None
 
     return run
 
 
-def _shape(b: Builder) -> _Shape:
+def _shape(b: Builder) -> Shape:
     b.mods.ignore("sync", "aligned")
     text = next((part for part in b.mods.left if re.fullmatch(r"m64n\d+k\d+", part)), "")
     if not b.mods.flag(text):
@@ -219,7 +218,7 @@ def _shape(b: Builder) -> _Shape:
         b.fail(f"got {len(literals)} literals behind scale-d, known with {2 + majors}")
     a_major = bool(literals[2]) if majors == 2 else False  # noqa: PLR2004
     b_major = bool(literals[-1]) if majors else False
-    return _Shape(
+    return Shape(
         n,
         k,
         cast(Literal["f32", "f16"], d_type),
@@ -231,6 +230,33 @@ def _shape(b: Builder) -> _Shape:
         a_major,
         b_major,
     )
+
+
+def _warpgroup(warp: Warp) -> list[Warp]:
+    first = warp.index - warp.index % WARPGROUP
+    return warp.cta.warps[first : first + WARPGROUP]
+
+
+def _complete(warp: Warp, last: int) -> None:
+    """Have a warp's part of all groups up to ``last`` done."""
+    for number, products in _groups(warp).closed:
+        for product in products:
+            if number <= last and product.op is not None:
+                warp.cta.cluster.engine.force(product.op)
+
+
+class _PeersWait(Wait):
+    """For the other warps of a warpgroup to commit a group, too."""
+
+    def __init__(self, peers: list[Warp], last: int) -> None:
+        self._peers, self._last = peers, last
+
+    def ready(self) -> bool:
+        return all(each.done or _groups(each).committed >= self._last for each in self._peers)
+
+    def describe(self) -> str:
+        behind = [each.index for each in self._peers if _groups(each).committed < self._last]
+        return f"warps {behind} of its warpgroup to commit wgmma group {self._last}, too"
 
 
 def _aligned(b: Builder) -> None:
@@ -268,7 +294,7 @@ def _agree(warp: Warp, groups: _Groups, key: tuple[Any, ...]) -> None:
     """Check that the four warps of the warpgroup issue the same wgmma."""
     groups.issued += 1
     issues = warp.cta.state.setdefault("wgmma", {})
-    at = (warp.index // 4, groups.issued)
+    at = (warp.index // WARPGROUP, groups.issued)
     first = issues.setdefault(at, [key, 0])
     if first[0] != key:
         raise warp.fault(
@@ -276,93 +302,27 @@ def _agree(warp: Warp, groups: _Groups, key: tuple[Any, ...]) -> None:
             "warps of its warpgroup before it"
         )
     first[1] += 1
-    if first[1] == 4:  # noqa: PLR2004 - warps of a warpgroup
+    if first[1] == WARPGROUP:
         del issues[at]
 
 
-def _check_fence(warp: Warp, groups: _Groups) -> None:
-    if not groups.fenced:
-        warp.report(
-            FindingKind.RACE,
-            "wgmma: no wgmma.fence since the last wait_group, after which its registers may have "
-            "been touched",
-        )
+def _check_fence(warp: Warp, groups: _Groups, slots: tuple[int, ...]) -> None:
+    """Registers must not be touched between the last fence and a wgmma that uses them.
 
-
-def _collect(warp: Warp, done: list[_Product]) -> None:
-    """Bring the results of finished products into the registers that wait for them."""
-    engine = warp.cta.cluster.engine
-    for product in done:
-        if product.op is not None and not product.op.done:
-            engine.force(product.op)
-    finished = set(map(id, done))
-    for slot, value in enumerate(warp.regs):
-        if value.__class__ is InFlight and id(value.owner) in finished:
-            warp.regs[slot] = value.owner.results[value.part]
-
-
-def _multiply(
-    warp: Warp,
-    shape: _Shape,
-    access: Access,
-    a_value: Any,
-    b_value: int,
-    start: npt.NDArray[np.uint32] | None,
-) -> npt.NDArray[np.uint32]:
-    """This warp's 16 rows of D, as its registers: ``(registers, 32)``."""
-    bits = ELEMENT_BITS[shape.a_type]
-    if shape.a_in_registers:
-        a = decode(fragment_to_matrix(operand_a(shape.k, bits), a_value), shape.a_type)
-    else:
-        raw = _from_shared(warp, access, a_value, (64, shape.k, bits), shape.a_mn_major, own=True)
-        a = decode(raw, shape.a_type)
-    raw = _from_shared(warp, access, b_value, (shape.n, shape.k, bits), shape.b_mn_major)
-    b = decode(raw, shape.b_type)
-    a, b = a * np.float32(shape.a_sign), b * np.float32(shape.b_sign)
-    fragment = accumulator(shape.n, 32 if shape.d_type == "f32" else 16)
-    if start is None:
-        c = np.zeros((ROWS, shape.n), np.float32)
-    else:
-        c = fragment_to_matrix(fragment, start).view(
-            np.float32 if shape.d_type == "f32" else np.float16
-        )
-        c = c.astype(np.float32)
-    if warp.cta.cluster.grid.tensor_core == "fused":
-        d = fused_dot(a, b, c, wgmma_accumulation(shape.a_type, shape.b_type, shape.d_type))
-    else:
-        d = dot_f64(a, b, c)
-    codes = d.view(np.uint32) if shape.d_type == "f32" else d.astype(np.float16).view(np.uint16)
-    return matrix_to_fragment(fragment, codes)
-
-
-def _from_shared(
-    warp: Warp,
-    access: Access,
-    descriptor: int,
-    size: tuple[int, int, int],
-    mn_major: bool,
-    *,
-    own: bool = False,
-) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """The raw elements ``(rows, k)`` of an operand in shared memory.
-
-    With ``own`` only the 16 rows of A that this warp multiplies. FlashAttention-3 and 4 rely on a
-    warp reading no others: its part of P is guarded by no more than a ``bar.warp.sync``.
+    Values are never changed in place, so one that was there at the fence is the same object, and
+    accumulators that nobody has touched since a wgmma are in flight. Literals are let pass: NVVM 23
+    moves the clearing of an accumulator behind the fence, as in CUTLASS's dense_gemm_persistent.
     """
-    rows, k, bits = size
-    shared = warp.cta.shared
-    decoded = decode_wgmma(descriptor)
-    check_operand(decoded, bits, mn_major, "wgmma")
-    chunks = operand_chunks(decoded, rows, k, bits, mn_major)
-    if int(chunks.min()) < RESERVED:
-        raise warp.fault(f"wgmma: descriptor {descriptor:#x} begins below the kernel's memory")
-    codes = read_operand(shared.data, decoded, rows, k, bits, mn_major)
-    if own:
-        first = ROWS * (warp.index % 4)
-        codes = codes[first : first + ROWS]
-        per_chunk = 8 * CHUNK_BYTES // bits
-        columns = slice(first // per_chunk, (first + ROWS) // per_chunk)
-        chunks = chunks[:, columns] if mn_major else chunks[first : first + ROWS]
-    cells = chunks.reshape(-1, 1) // CELL_BYTES + np.arange(CHUNK_BYTES // CELL_BYTES)
-    shared.shadow.read(cells.ravel(), access)
-    return codes
+    before = groups.fenced
+    if before is None:
+        warp.report(FindingKind.RACE, "wgmma: no wgmma.fence before")
+        return
+    for slot in slots:
+        value = warp.regs[slot]
+        if value is before[slot] or value.__class__ is InFlight:
+            continue
+        if any(value is literal for literal in warp.program.constants.values()):
+            continue
+        name = warp.program.entry.registers[slot].name
+        warp.report(FindingKind.RACE, f"wgmma: {name} was touched since the last wgmma.fence")
+        return

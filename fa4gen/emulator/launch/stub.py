@@ -44,8 +44,9 @@ _RUNTIME_PREFIXES = ("_cuda", "_cu", "cuda_dialect", "CuteDSLRT", "TVMFFI")
 """Of names that are never looked up in this process, where the real runtime may be loaded."""
 _MAP_DTYPES = (
     "u8", "u16", "u32", "s32", "u64", "s64", "f16", "f32", "f64", "bf16", "f32.ftz", "tf32",
+    "", "b4x16", "b4x16_p64", "b6x16_p32",
 )  # fmt: skip
-"""``CUtensorMapDataType`` in the order of its numbers, as far as emulated."""
+"""``CUtensorMapDataType`` in the order of its numbers; one that is not emulated is empty."""
 _MAP_SWIZZLES = (
     (0, "16B"), (32, "16B"), (64, "16B"), (128, "16B"), (128, "32B"), (128, "32B+8B"), (128, "64B"),
 )  # fmt: skip
@@ -272,19 +273,19 @@ class RuntimeStub:
 
     def _tensor_map(self, out: int, number: int, rank: int, address: int, *rest: int) -> None:
         dims, strides, box, steps, interleave, swizzle, _, fill = rest
-        if not 0 <= number < len(_MAP_DTYPES) or not 0 <= swizzle < len(_MAP_SWIZZLES):
+        dtype = _MAP_DTYPES[number] if 0 <= number < len(_MAP_DTYPES) else ""
+        if not dtype or not 0 <= swizzle < len(_MAP_SWIZZLES):
             raise KernelFault(
                 f"cuTensorMapEncodeTiled: got data type {number} and swizzle {swizzle}, emulated: "
-                f"below {len(_MAP_DTYPES)} and below {len(_MAP_SWIZZLES)}"
+                f"data types 0 to 11 and 13 to 15, swizzles 0 to {len(_MAP_SWIZZLES) - 1}"
             )
-        dtype = _MAP_DTYPES[number]
         plain = "f32" if dtype == "tf32" else dtype
         outer = (_U64 * (rank - 1)).from_address(strides) if rank > 1 else ()
         tensor_map = TensorMap(
             address=address,
             dtype=plain,
             dims=tuple((_U64 * rank).from_address(dims)),
-            strides=(ELEMENT_BYTES[plain], *outer),
+            strides=(ELEMENT_BYTES.get(plain, 0), *outer),
             box=tuple((_I32 * rank).from_address(box)),
             element_strides=tuple((_I32 * rank).from_address(steps)),
             swizzle=_MAP_SWIZZLES[swizzle][0],

@@ -15,9 +15,10 @@ w7        box 1 - 1 to box 4 - 1, eight bits each
 ========  =====================================================================================
 
 Source: varied and read off CuTe-DSL 4.8.1's host code (rank, types 0 to 10, swizzle, strides, box,
-tf32), which is the same for sm_90a and sm_100a; dtype numbers also PTX ISA 9.7.9.27
-(``tensormap.replace``). Interleave, NaN fill, the atomicity values above 1 and the packing of the
-element strides (taken as three bits each) are presumed by elimination: CuTe-DSL leaves them 0.
+tf32), which is the same for sm_90a and sm_100a; dtype numbers, those of elements of 4 and 6 bits
+(11 to 13) among them, also PTX ISA 9.7.9.27 (``tensormap.replace``). Interleave, NaN fill, the
+atomicity values above 1 and the packing of the element strides (taken as three bits each) are
+presumed by elimination: CuTe-DSL leaves them 0.
 """
 
 from __future__ import annotations
@@ -37,8 +38,33 @@ ELEMENT_BYTES = {
 }  # fmt: skip
 """Bytes of each element type, in the order of their numbers."""
 
-_DTYPES = tuple(ELEMENT_BYTES)
-_SUB_BYTE = {11: "4-bit", 13: "6-bit"}
+
+@dataclass(frozen=True, slots=True)
+class SubByte:
+    """A type of elements that come in chunks of 16 (PTX ISA 5.5.1.1)."""
+
+    bits: int
+    """Of one element."""
+    shared_bytes: int
+    """What 16 elements take in shared memory, where padding may follow them."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """What 16 elements take in global memory."""
+        return _CHUNK_ELEMENTS * self.bits // 8
+
+    @property
+    def padded(self) -> bool:
+        """Whether they take more in shared memory."""
+        return self.shared_bytes > self.chunk_bytes
+
+
+SUB_BYTE = {"b4x16": SubByte(4, 8), "b4x16_p64": SubByte(4, 16), "b6x16_p32": SubByte(6, 16)}
+"""Element types of less than a byte, in the order of their numbers, which follow those above."""
+
+_CHUNK_ELEMENTS = 16
+_PADDED_BOX, _PADDED_ALIGNMENT = 128, 32
+_DTYPES = (*ELEMENT_BYTES, *SUB_BYTE)
 _SWIZZLES = (0, 32, 64, 128)
 _ATOMICITIES = ("16B", "32B", "32B+8B", "64B")
 _NARROW = {0: Swizzle.NONE, 32: Swizzle.B32, 64: Swizzle.B64}
@@ -71,11 +97,12 @@ class TensorMap:
     address: int
     """Of element 0; a multiple of 16."""
     dtype: str
-    """``u8``, ``bf16`` ...: a key of :data:`ELEMENT_BYTES`."""
+    """``u8``, ``bf16`` ...: a key of :data:`ELEMENT_BYTES` or :data:`SUB_BYTE`."""
     dims: tuple[int, ...]
     """Elements."""
     strides: tuple[int, ...]
-    """Bytes. The first is the size of an element, the others are multiples of 16."""
+    """Bytes. The first is the size of an element (0 if less than one), the others are multiples of
+    16."""
     box: tuple[int, ...]
     """Elements, 1 to 256 each."""
     element_strides: tuple[int, ...] = ()
@@ -104,23 +131,32 @@ class TensorMap:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of an element."""
-        return ELEMENT_BYTES[self.dtype]
+        """Bytes of an element; 0 if it is less than one."""
+        return ELEMENT_BYTES.get(self.dtype, 0)
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of an element."""
+        narrow = SUB_BYTE.get(self.dtype)
+        return narrow.bits if narrow else 8 * ELEMENT_BYTES[self.dtype]
 
     @property
     def box_bytes(self) -> int:
-        """What one copy of a whole box counts on its mbarrier, elements out of bounds included."""
+        """What one copy of a whole box counts on its mbarrier, elements out of bounds included.
+
+        Padding in shared memory does not count (CuTe-DSL, ``TensorMap.global_tx_bytes``).
+        """
         counts = (
             -(-size // step) for size, step in zip(self.box, self.element_strides, strict=True)
         )
-        return prod(counts) * self.element_bytes
+        return prod(counts) * self.element_bits // 8
 
     @property
     def span_bytes(self) -> int:
         """Distance from the first byte of the tensor to behind its last."""
-        return self.element_bytes + sum(
-            (size - 1) * stride for size, stride in zip(self.dims, self.strides, strict=True)
-        )
+        outer = zip(self.dims[1:], self.strides[1:], strict=True)
+        inner = self.dims[0] * self.element_bits // 8
+        return inner + sum((size - 1) * stride for size, stride in outer)
 
     @property
     def permutation(self) -> Swizzle:
@@ -141,8 +177,6 @@ def decode(raw: bytes) -> TensorMap:
     if rank > _MAX_RANK:
         raise KernelFault(f"tensor map: got rank {rank}, allowed: 1 to {_MAX_RANK}")
     number = _bits(w[1], 7, 4)
-    if number in _SUB_BYTE:
-        raise KernelFault(f"tensor map: got {_SUB_BYTE[number]} elements, emulated: 8 bits or more")
     if number >= len(_DTYPES):
         raise KernelFault(
             f"tensor map: got element type {number}, allowed: 0 to {len(_DTYPES) - 1}; "
@@ -158,7 +192,7 @@ def decode(raw: bytes) -> TensorMap:
         address=w[0],
         dtype=dtype,
         dims=tuple(size + 1 for size in dims[:rank]),
-        strides=(ELEMENT_BYTES[dtype], *strides[: rank - 1]),
+        strides=(ELEMENT_BYTES.get(dtype, 0), *strides[: rank - 1]),
         box=tuple(size + 1 for size in box[:rank]),
         element_strides=tuple(_bits(w[6], 32 + 3 * i, 3) + 1 for i in range(rank)),
         swizzle=_SWIZZLES[_bits(w[1], 13, 2)],
@@ -205,7 +239,7 @@ def _check_shape(t: TensorMap) -> None:
     """Source: CUDA driver API, ``cuTensorMapEncodeTiled``, requirements of its arguments."""
     if not 1 <= t.rank <= _MAX_RANK:
         raise KernelFault(f"tensor map: got rank {t.rank}, allowed: 1 to {_MAX_RANK}")
-    if t.dtype not in ELEMENT_BYTES:
+    if t.dtype not in _DTYPES:
         raise KernelFault(f"tensor map: got element type {t.dtype!r}, allowed: {list(_DTYPES)}")
     if t.address % 16 or not 0 < t.address < 1 << 64:
         raise KernelFault(f"tensor map: got address {t.address:#x}, allowed: multiples of 16")
@@ -224,6 +258,29 @@ def _check_shape(t: TensorMap) -> None:
             f"tensor map: got strides {t.strides} bytes, allowed: {t.element_bytes} (the size of "
             f"{t.dtype}), then multiples of 16"
         )
+    if t.dtype in SUB_BYTE:
+        _check_sub_byte(t, SUB_BYTE[t.dtype])
+
+
+def _check_sub_byte(t: TensorMap, narrow: SubByte) -> None:
+    """Source: as :func:`_check_shape`, the types ``16U4_ALIGN8B`` to ``16U6_ALIGN16B``."""
+    if t.oob_fill != "zero" or t.tf32 or t.element_strides[0] != 1:
+        raise KernelFault(
+            f"tensor map: got fill {t.oob_fill!r}, tf32 {t.tf32}, element strides "
+            f"{t.element_strides} for {t.dtype}, allowed: 'zero', False, 1 first"
+        )
+    if not narrow.padded:
+        if t.dims[0] % 2:
+            raise KernelFault(f"tensor map: got {t.dims[0]} elements of {t.dtype}, allowed: even")
+        return
+    wrong = [value for value in (t.address, *t.strides) if value % _PADDED_ALIGNMENT]
+    if wrong or t.dims[0] % _PADDED_BOX or t.box[0] != _PADDED_BOX or t.swizzle not in {0, 128}:
+        raise KernelFault(
+            f"tensor map: got {t.dtype} at {t.address:#x} with dims {t.dims}, strides {t.strides}, "
+            f"box {t.box}, swizzle {t.swizzle}, allowed: an address and strides that are multiples "
+            f"of {_PADDED_ALIGNMENT}, a first dimension that is one of {_PADDED_BOX}, a box of "
+            f"{_PADDED_BOX} there, swizzle 0 or 128"
+        )
 
 
 def _check_modes(t: TensorMap) -> None:
@@ -237,9 +294,9 @@ def _check_modes(t: TensorMap) -> None:
         )
     if t.oob_fill not in {"zero", "nan"}:
         raise KernelFault(f"tensor map: got fill {t.oob_fill!r}, allowed: 'zero', 'nan'")
-    inner = t.box[0] * t.element_bytes
+    inner = t.box[0] * t.element_bits // 8
     if inner % 16 or (t.swizzle and inner > t.swizzle):
         raise KernelFault(
-            f"tensor map: got an inner box of {t.box[0]} x {t.element_bytes} = {inner} bytes, "
+            f"tensor map: got an inner box of {t.box[0]} x {t.element_bits} bits = {inner} bytes, "
             f"allowed: multiples of 16{f' up to {t.swizzle}' if t.swizzle else ''}"
         )

@@ -209,16 +209,17 @@ def _decode_block_scaled(entry: MmaKind, idesc: int) -> InstructionDescriptor:
         raise UnsupportedInstruction(
             f"tcgen05.mma idesc {idesc:#010x}: bit 31 asks for K = 96, which only sm_103a has"
         )
-    reserved = 0b1011 | 1 << 6 | 0b111 << 24
+    reserved, b_code = 0b1011 | 1 << 6 | 0b111 << 24, idesc >> 10 & 7
     if entry.name != "mxf8f6f4":
-        reserved |= 1 << 12 | 0b11 << 15
+        # Bit 12 is a version of sparsity: CuTe-DSL's Tcgen05MxOmmaInstrDesc sets it without any.
+        reserved, b_code = reserved | 0b11 << 15, b_code & 3
     _check_reserved(entry, idesc, reserved)
     return InstructionDescriptor(
         entry.name,
         m=(idesc >> 27 & 3) << 7,
         n=(idesc >> 17 & 63) << 3,
         a_format=_format(entry, "A", entry.operands, idesc >> 7 & 7),
-        b_format=_format(entry, "B", entry.operands, idesc >> 10 & 7),
+        b_format=_format(entry, "B", entry.operands, b_code),
         a_mn_major=bool(idesc >> 15 & 1),
         b_mn_major=bool(idesc >> 16 & 1),
         negate_a=bool(idesc >> 13 & 1),

@@ -7,6 +7,9 @@ stride_j)`` in global memory. It is out of bounds where any of those coordinates
 With an element stride s, a box dimension of b holds ceil(b / s) elements; dimension 0 has none,
 whatever the map says (CUDA driver API, cuTensorMapEncodeTiled).
 
+Elements of 4 and 6 bits come in chunks of 16, addressed here as bytes; in shared memory padding may
+follow each chunk, see :class:`Padding` (PTX ISA 5.5.1.1).
+
 A plan lists *granules*: runs of at most 16 bytes that are contiguous on both sides, aligned to
 their size on both, and either all in bounds or all out. What depends on the box alone is cached.
 """
@@ -31,6 +34,16 @@ SMEM_ALIGNMENT = 128
 """Bytes; of the shared-memory address of every tensor copy."""
 _ALIGNMENT = 16
 """Bytes; of the global address, the strides and the inner extent of the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How chunks of a box grow on their way to shared memory."""
+
+    chunk_bytes: int
+    """In global memory."""
+    shared_bytes: int = 16
+    """With the padding behind, whose contents are nowhere defined."""
 
 
 class TensorMapLike(Protocol):
@@ -84,15 +97,23 @@ class TmaCopyPlan:
     """Global addresses; meaningless where out of bounds."""
     in_bounds: Mask | None
     """``None`` where everything is."""
+    padding: Padding | None = None
 
     @property
     def box_bytes(self) -> int:
-        """Bytes of the full box, which is what complete_tx counts, out of bounds or not."""
+        """Bytes of the full box, which is what complete_tx counts, out of bounds or not.
+
+        Padding does not count.
+        """
         return len(self.smem) * self.granule_bytes
 
 
 def box_addresses(
-    tensor_map: TensorMapLike, coords: Sequence[int], smem_start: int, mode: str = "tile"
+    tensor_map: TensorMapLike,
+    coords: Sequence[int],
+    smem_start: int,
+    mode: str = "tile",
+    padding: Padding | None = None,
 ) -> TmaCopyPlan:
     """The plan of one tensor copy.
 
@@ -101,6 +122,7 @@ def box_addresses(
         coords: of the box's first element, dimension 0 first, signed.
         smem_start: absolute shared address of the box, as the instruction gives it.
         mode: the modifier of the instruction.
+        padding: of chunks in shared memory.
 
     Raises:
         KernelFault: the wrong number of coordinates, a misaligned shared address, or a map that
@@ -118,7 +140,7 @@ def box_addresses(
             f"tensor copy: shared address {smem_start:#x} is {smem_start % SMEM_ALIGNMENT} past a "
             f"multiple of {SMEM_ALIGNMENT} bytes"
         )
-    box = _box_of(tensor_map)
+    box = _box_of(tensor_map, padding)
     inside = [
         _inside(size, step, at, extent)
         for size, step, at, extent in zip(
@@ -135,6 +157,7 @@ def box_addresses(
         smem + (smem_start - smem_start % box.swizzle.period_bytes),
         offsets + start,
         _in_bounds(box, granule, inside),
+        padding,
     )
 
 
@@ -148,19 +171,28 @@ class _Box:
     element_strides: tuple[int, ...]
     element_bytes: int
     swizzle: Swizzle
+    padding: Padding | None
 
     @property
     def inner_bytes(self) -> int:
         return self.counts[0] * self.element_bytes
 
+    def in_shared(self, positions: Addresses) -> Addresses:
+        """Where bytes of the box lie in shared memory, before the swizzle."""
+        if self.padding is None:
+            return positions
+        chunk, rest = np.divmod(positions, self.padding.chunk_bytes)
+        return np.asarray(chunk * self.padding.shared_bytes + rest)
 
-def _box_of(tensor_map: TensorMapLike) -> _Box:
+
+def _box_of(tensor_map: TensorMapLike, padding: Padding | None) -> _Box:
     return _checked_box(
         tensor_map.box,
         tensor_map.strides,
         tensor_map.element_strides,
         tensor_map.element_bytes,
         tensor_map.swizzle,
+        padding,
     )
 
 
@@ -171,11 +203,12 @@ def _checked_box(
     element_strides: tuple[int, ...],
     element_bytes: int,
     swizzle: Swizzle,
+    padding: Padding | None,
 ) -> _Box:
     """Check what cuTensorMapEncodeTiled checks of the box (CUDA driver API)."""
     steps = (1, *element_strides[1:])
     counts = tuple(-(-size // step) for size, step in zip(box, steps, strict=True))
-    made = _Box(counts, strides, steps, element_bytes, swizzle)
+    made = _Box(counts, strides, steps, element_bytes, swizzle, padding)
     if made.inner_bytes % _ALIGNMENT:
         raise KernelFault(
             f"tensor map: inner box of {counts[0]} elements * {element_bytes} bytes = "
@@ -202,6 +235,8 @@ def _granule(box: _Box, inside: tuple[int, int], at: int, address: int) -> int:
     cuts = address | at * size | inside[0] * size | inside[1] * size | box.inner_bytes
     for stride in box.strides[1:]:
         cuts |= stride
+    if box.padding is not None:
+        cuts |= box.padding.chunk_bytes
     return min(box.swizzle.granule_bytes, cuts & -cuts or _ALIGNMENT)
 
 
@@ -218,7 +253,7 @@ def _box_grid(box: _Box, granule: int, seen: int) -> tuple[Addresses, Addresses]
     outer = zip(box.counts[1:], box.element_strides[1:], box.strides[1:], strict=True)
     for count, step, stride in outer:
         offsets = (np.arange(count)[:, None] * (step * stride) + offsets.ravel()).ravel()
-    smem = box.swizzle.apply(seen + np.arange(offsets.size) * granule)
+    smem = box.swizzle.apply(seen + box.in_shared(np.arange(offsets.size) * granule))
     smem.flags.writeable = offsets.flags.writeable = False
     return smem, offsets
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,6 +142,48 @@ tcgen05.wait::st.sync.aligned;
     np.testing.assert_array_equal(after, wanted)
 
 
+SPECIAL = [np.nan, -np.inf, np.inf, -0.0, 0.0, 1.0, -3.0, 1e-40]
+
+
+def largest(row: list[float], least: bool, magnitude: bool, nan: bool) -> float:
+    """Minimum or maximum of numbers by the order of the reals, -0 below +0."""
+    row = [abs(x) for x in row] if magnitude else row
+    numbers = [x for x in row if not np.isnan(x)]
+    if not numbers or (nan and len(numbers) < len(row)):
+        return np.nan
+    return (min if least else max)(numbers, key=lambda x: (x, np.copysign(1, x)))
+
+
+@pytest.mark.parametrize("policy", ["eager", "lazy"])
+@pytest.mark.parametrize(
+    "operation",
+    ["max.f32", "min.f32", "max.abs.f32", "min.NaN.f32", "max.u32", "max.s32", "min.s32"],
+)
+def test_loads_with_a_reduction(operation: str, policy: str) -> None:
+    """The values as without, and their minimum or maximum by Python's."""
+    names = ", ".join(f"%v{i}" for i in range(4))
+    body = f"""
+tcgen05.ld.red.sync.aligned.32x32b.x4.{operation} {{{names}}}, %v4, [%r8+2];
+ld.param.u64 %d4, [result];
+mul.wide.u32 %d5, %r0, 20;
+add.s64 %d4, %d4, %d5;
+"""
+    body += "".join(f"st.global.b32 [%d4+{4 * i}], %v{i};\n" for i in range(5))
+    cells = np.random.default_rng(3).choice(np.array(SPECIAL, np.float32), (1, 128, 8))
+    if not operation.endswith("f32"):
+        cells = np.random.default_rng(4).integers(0, 1 << 32, (1, 128, 8), np.uint32)
+    bits = cells.view(np.uint32)
+    result = np.zeros((128, 5), np.uint32)
+    frame = Frame(IMAGE, body, 8, 1, bits, commit=False, parameters={"result": result})
+    frame.run_clean(policy=policy)
+    np.testing.assert_array_equal(result[:, :4], bits[0, :, 2:6])
+    rows = result[:, :4].view({"f": np.float32, "s": np.int32, "u": np.uint32}[operation[-3]])
+    least, magnitude, nan = "min" in operation, "abs" in operation, "NaN" in operation
+    for row, got in zip(rows.tolist(), result[:, 4].view(rows.dtype), strict=True):
+        wanted = rows.dtype.type(largest(row, least, magnitude, nan))
+        assert str(got) == str(wanted), (row, got)  # tells zeros apart, and takes NaN as equal
+
+
 # ---- small kernels of one or two warps ---------------------------------------------------------
 
 ALLOC = """
@@ -276,7 +319,6 @@ def test_dealloc_must_follow_all_accesses() -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (LOAD.replace("%r8", "%r8+0x200000"), "got lane 32, allowed for warp 0: 0 "),
         (LOAD.replace("%r8", "%r8+0x100000"), "got lane 16, allowed for warp 0: 0 "),
         (
             "tcgen05.ld.sync.aligned.16x64b.x1.b32 {%v2}, [%r8+0x80000];\n",
@@ -294,6 +336,34 @@ def test_refuses(body: str, text: str) -> None:
     assert text in "\n".join(map(str, emulation.findings))
 
 
+def test_another_warps_quarter_is_noted_and_the_own_one_taken() -> None:
+    """CUTLASS's 1cta_mma_a_from_tmem stores A so, and is right on a B200."""
+    cells = random_cells(8)
+    body = """
+xor.b32 %r20, %r8, 0x200000;
+tcgen05.ld.sync.aligned.32x32b.x1.b32 {%v0}, [%r20+3];
+ld.param.u64 %d4, [result];
+mul.wide.u32 %d5, %r0, 4;
+add.s64 %d4, %d4, %d5;
+st.global.b32 [%d4], %v0;
+"""
+    result = np.zeros((4, 32), np.uint32)
+    frame = Frame(IMAGE, body, 8, 1, cells, commit=False, parameters={"result": result})
+    _, emulation = frame.run()
+    np.testing.assert_array_equal(result.ravel(), cells[0, :, 3])
+    assert kinds(emulation) == {FindingKind.OUT_OF_BOUNDS}
+    wrong = re.search(r"got lane (\d+), allowed for warp (\d): (\d+) ", str(emulation.findings[0]))
+    assert wrong is not None
+    got, warp, own = map(int, wrong.groups())
+    assert (got, own) == (32 * warp ^ 32, 32 * warp)
+    assert emulation.occurrences == (4,)
+    body = body.replace("0x200000", "0x800000")
+    frame = Frame(IMAGE, body, 8, 1, cells, commit=False, parameters={"result": result})
+    _, emulation = frame.run()
+    assert kinds(emulation) >= {FindingKind.FAULT}
+    assert re.search(r"got lane (128|160|192|224), allowed", str(emulation.findings[0]))
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -302,6 +372,11 @@ def test_refuses(body: str, text: str) -> None:
         LOAD.replace("32x32b", "8x32b"),
         LOAD.replace(".sync.aligned", ""),
         LOAD.replace(".b32 ", ".red.max.b32 "),
+        LOAD.replace(".b32 ", ".red.f32 ").replace("},", "}, %v4,"),
+        LOAD.replace(".b32 ", ".red.max.f32 "),
+        LOAD.replace(".b32 ", ".red.max.NaN.u32 ").replace("},", "}, %v4,"),
+        LOAD.replace(".b32 ", ".red.max.f32 ").replace("},", "}, %v4,").replace("32x32b", "16x64b"),
+        LOAD.replace("x2.b32 {%v2, %v3}", "x1.red.max.f32 {%v2}, %v4"),
         LOAD.replace("32x32b.x2", "16x256b.x64"),
         LOAD.replace("32x32b", "16x32bx2"),
         STORE.replace(".x2", ".x2.pack::16b"),

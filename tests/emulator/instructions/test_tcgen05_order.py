@@ -158,6 +158,31 @@ def test_several_commits_for_one_product(policy: str) -> None:
     assert not found(body, policy)
 
 
+@pytest.mark.parametrize("between", ["", mma(enable=1)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nobody_has_to_wait_for_a_commit_of_the_same(policy: str, between: str) -> None:
+    """CUTLASS's fmha for Blackwell commits three times and waits for two; not if there was more."""
+    commit = (
+        "@%p1 tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%r1+{}];\n"
+    )
+    init = "@%p0 mbarrier.init.shared::cta.b64 [%r1+24600], 1;\n" + SYNC
+    body = init + mma() + commit.format(24576) + between + commit.format(24600)
+    assert bool(found(body + wait("first", 24576), policy, commit=False)) == bool(between)
+
+
+@pytest.mark.parametrize("waited", [24576, 24600, 24608])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_last_commit_tells_of_those_before(policy: str, waited: int) -> None:
+    """CUTLASS's GEMMs wait for the last commit alone, which has its stage's product in common."""
+    commit = (
+        "@%p1 tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%r1+{}];\n"
+    )
+    init = "".join(f"@%p0 mbarrier.init.shared::cta.b64 [%r1+{at}], 1;\n" for at in (24600, 24608))
+    body = init + SYNC + mma() + commit.format(24576) + mma(enable=1)
+    body += commit.format(24600) + commit.format(24608)
+    assert bool(found(body + wait("one", waited), policy, commit=False)) == (waited == 24576)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_commit_without_products_arrives(policy: str) -> None:
     assert not found("", policy)

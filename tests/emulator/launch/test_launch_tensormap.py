@@ -166,6 +166,49 @@ def test_box_bytes_count_whole_boxes() -> None:
     assert made.box_bytes == 8 * 3 * 4  # every second of five rows: 0, 2, 4
 
 
+NARROW = {"b4x16": 64, "b4x16_p64": 64, "b6x16_p32": 96}
+"""Bytes of 128 elements in global memory."""
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("swizzle", [0, 128])
+def test_elements_of_less_than_a_byte(dtype: str, swizzle: int) -> None:
+    """What copies count, and the distance to the end, are without the padding in shared memory."""
+    row = 2 * NARROW[dtype]
+    made = TensorMap(
+        address=1 << 20,
+        dtype=dtype,
+        dims=(256, 100),
+        strides=(0, row + 32),
+        box=(128, 8),
+        swizzle=swizzle,
+    )
+    assert decode(encode(made)) == made
+    assert made.box_bytes == 8 * NARROW[dtype]
+    assert made.span_bytes == 99 * (row + 32) + row
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": (192, 100)}, r"dims \(192, 100\)"),
+        ({"box": (64, 8)}, "a box of 128 there"),
+        ({"strides": (0, 208)}, "multiples of 32"),
+        ({"address": (1 << 20) + 16}, "multiples of 32"),
+        ({"swizzle": 64}, "swizzle 64"),
+        ({"oob_fill": "nan"}, "fill 'nan'"),
+        ({"strides": (1, 192)}, "allowed: 0"),
+        ({"dtype": "b4x16", "dims": (255, 100), "swizzle": 0}, "allowed: even"),
+    ],
+)
+def test_what_narrow_elements_do_not_allow(change: dict[str, object], message: str) -> None:
+    good = TensorMap(
+        address=1 << 20, dtype="b6x16_p32", dims=(256, 100), strides=(0, 192), box=(128, 8)
+    )
+    with pytest.raises(KernelFault, match=message):
+        replace(good, **change)
+
+
 @pytest.mark.parametrize("size", [0, 64, 127, 129])
 def test_other_lengths_are_refused(size: int) -> None:
     with pytest.raises(KernelFault, match=f"got {size} bytes, allowed: 128"):
@@ -177,14 +220,12 @@ def test_other_lengths_are_refused(size: int) -> None:
     [
         (1, 4, 3, 5, "rank 6, allowed: 1 to 5"),
         (1, 4, 3, 7, "rank 8"),
-        (1, 7, 4, 11, "4-bit"),
-        (1, 7, 4, 13, "6-bit"),
-        (1, 7, 4, 12, "element type 12"),
+        (1, 7, 4, 14, "element type 14"),
         (1, 7, 4, 15, "element type 15"),
         (1, 11, 2, 1, "interleave 1"),
         (0, 0, 4, 8, "address .*8, allowed: multiples of 16"),
         (0, 0, 64, 0, "address 0x0"),
-        (6, 56, 8, 6, "inner box of 7 x 2 = 14 bytes"),
+        (6, 56, 8, 6, "inner box of 7 x 16 bits = 14 bytes"),
     ],
 )
 def test_impossible_fields(word: int, low: int, bits: int, value: int, message: str) -> None:
@@ -217,6 +258,6 @@ def test_impossible_maps(change: dict[str, object], message: str) -> None:
     fields: dict[str, object] = {
         "address": 4096, "dtype": "f16", "dims": (64, 64), "strides": (2, 128), "box": (64, 8),
     }  # fmt: skip
-    TensorMap(**fields)  # type: ignore[arg-type]
+    TensorMap(**fields)
     with pytest.raises(KernelFault, match=message):
-        TensorMap(**fields | change)  # type: ignore[arg-type]
+        TensorMap(**fields | change)

@@ -152,6 +152,14 @@ def test_faults_show_the_arithmetic(
         validate(desc, cta_group)
 
 
+@pytest.mark.parametrize("kind", ["mxf4", "mxf4nvf4"])
+def test_the_sparsity_version_of_4_bit_kinds_is_no_format(kind: str) -> None:
+    """The word that CuTe-DSL builds in CUTLASS's 2cta_mma_blockscale_m128: bit 12 is set."""
+    found = decode(kind, 0x08401480)
+    assert (found.m, found.n, found.b_format, found.scale_format) == (128, 256, "e2m1", "ue4m3")
+    assert found == decode(kind, 0x08400480)
+
+
 def test_words_that_mean_nothing() -> None:
     for bit in (6, 23, 29):
         with pytest.raises(KernelFault, match=rf"reserved bits \[{bit}\]"):

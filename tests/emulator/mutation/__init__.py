@@ -1,0 +1,1 @@
+"""Sabotage of good kernels: does the emulator notice?"""
