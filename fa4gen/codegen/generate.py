@@ -22,7 +22,7 @@ from fa4gen.core.canonical import identity
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import RenderError
 from fa4gen.core.problem import KernelSignature
-from fa4gen.hardware import Arch
+from fa4gen.hardware import Arch, load_arch
 from fa4gen.numerics.exp2_poly import coefficients
 
 CONTEXT_NAMES: tuple[str, ...] = (
@@ -60,13 +60,14 @@ class GeneratedKernel:
 
 
 def template_hash(arch_name: str, direction: str = "fwd", *, templates: Path | None = None) -> str:
-    """Identity of a template's text and of all that it includes.
+    """Identity of the text of an arch's template and of all that it includes.
 
     Raises:
-        UnknownName: there is no such template.
+        UnknownName: there is no such arch, or no template for it.
         RenderError: a syntax error or a missing include.
     """
-    return identity(dict(template_sources(arch_name, direction, templates_dir(templates))))
+    family = load_arch(arch_name).family
+    return identity(dict(template_sources(family, direction, templates_dir(templates))))
 
 
 def render(
@@ -88,9 +89,9 @@ def render(
             ``build`` function; the message has the file and the line.
     """
     folder = templates_dir(templates)
-    name = template_name(arch.name, direction)
+    name = template_name(arch.family, direction)
     digest = template_hash(arch.name, direction, templates=folder)
-    knobs = load_manifest(arch.name, direction, folder).knobs
+    knobs = load_manifest(arch.family, direction, folder).knobs
     values = _context(signature, config, arch, knobs)
     values["provenance"] = (
         f"fa4gen {__version__}, template {name} {digest}, config {config.config_id}"

@@ -135,6 +135,8 @@ class Accuracy:
     """What the rule of correctness allowed for that input."""
     kinds: tuple[str, ...] = ()
     """Names of the input kinds tried."""
+    source: Source = Source.MEASURED
+    """``measured``: it ran on the GPU. ``emulated``: its PTX ran in the emulator."""
 
 
 @dataclass(frozen=True, slots=True)

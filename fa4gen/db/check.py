@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from sqlalchemy import Text, select, type_coerce
 from sqlalchemy.orm import Session
 
-from fa4gen.core.canonical import identity
 from fa4gen.core.errors import Fa4genError
 from fa4gen.db import codec, rows, sqlite
 from fa4gen.db.database import Database
@@ -54,14 +52,12 @@ def _config_rows(session: Session) -> Iterator[str]:
         select(ConfigRow.id, ConfigRow.config_id, knobs)
     ):
         try:
-            values: Mapping[str, Any] = rows.from_json(text, "config")
-            rows.config_from_json(text)
+            config = rows.config_from_json(text)
         except Fa4genError as error:
             yield f"config {number}: {error}"
             continue
-        # The knobs as stored: a knob added since has its default, and no part in the identity.
-        if identity(values) != config_id:
-            yield _identity(f"config {number}", config_id, identity(values))
+        if config.config_id != config_id:
+            yield _identity(f"config {number}", config_id, config.config_id)
 
 
 def _identity(subject: str, got: str, allowed: str) -> str:

@@ -146,6 +146,9 @@ def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
         StoreError: a timing that is not finite, or a detail that is not plain.
     """
     given: dict[str, Any] = plain(evaluation.to_dict(), "evaluation")
+    accuracy = given.get("accuracy")
+    if accuracy and accuracy["source"] == Source.MEASURED:  # as before there was anything else
+        del accuracy["source"]
     evaluation_from_dict(given)  # what is written can be read
     return given
 
@@ -184,7 +187,7 @@ def record_to_line(record: Record) -> dict[str, Any]:
         "format": LINE_FORMAT,
         "uid": record.uid,
         "problem": record.problem.to_dict(),
-        "config": record.config.to_dict(),
+        "config": record.config.to_record(),
         "policy": str(record.policy),
         "evaluation": {k: v for k, v in evaluation.items() if v not in (None, "", [], {})},
     }

@@ -341,7 +341,7 @@ class Writer:
 
     def _config_pk(self, config: KernelConfig) -> int:
         if config not in self._configs:
-            values = {"config_id": config.config_id, "knobs": config.to_dict()}
+            values = {"config_id": config.config_id, "knobs": config.to_record()}
             self._configs[config] = self._intern(ConfigRow, "config_id", values)
         return self._configs[config]
 

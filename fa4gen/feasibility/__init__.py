@@ -1,33 +1,30 @@
 """May this configuration run this problem on this arch? One small function per rule.
 
 The search space, the tuner, the selector and the templates all ask here and state nothing twice.
+What a kernel takes is said for each family of architectures: ``sm90_footprint``,
+``sm100_footprint``.
 """
 
 from fa4gen.feasibility.canonical import canonicalise
-from fa4gen.feasibility.check import DERIVED_KNOBS, RULE_KNOBS, check, supported_archs
-from fa4gen.feasibility.footprint import (
-    accumulator_regs,
-    consumer_regs_needed,
-    full_regs_consumer,
-    launch_regs,
-    num_consumer_warpgroups,
+from fa4gen.feasibility.check import (
+    check,
+    derived_knobs,
     num_threads,
-    smem_buffers,
+    rows_per_cta,
+    rule_knobs,
+    rules,
     smem_bytes,
+    supported_archs,
 )
 
 __all__ = [
-    "DERIVED_KNOBS",
-    "RULE_KNOBS",
-    "accumulator_regs",
     "canonicalise",
     "check",
-    "consumer_regs_needed",
-    "full_regs_consumer",
-    "launch_regs",
-    "num_consumer_warpgroups",
+    "derived_knobs",
     "num_threads",
-    "smem_buffers",
+    "rows_per_cta",
+    "rule_knobs",
+    "rules",
     "smem_bytes",
     "supported_archs",
 ]

@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility.footprint import full_regs_consumer, num_consumer_warpgroups
+from fa4gen.feasibility.sm90_footprint import full_regs_consumer, num_consumer_warpgroups
+from fa4gen.feasibility.sm100_footprint import (
+    FRAGMENT_COLUMNS,
+    full_regs_other,
+    polynomial_room,
+)
 from fa4gen.hardware import Arch
 
 _DEFAULTS = {knob.name: knob.default for knob in fields(KernelConfig)}
+_POLYNOMIAL = ("exp2_poly_degree",)
+_PLACEMENT = ("exp2_poly_placement",)
+_BURSTS = ("exp2_poly_frequency", "exp2_poly_start", "exp2_poly_last")
 
 
 def canonicalise(
-    signature: KernelSignature, config: KernelConfig, arch: Arch | None = None
+    signature: KernelSignature, config: KernelConfig, arch: Arch, *, derive: bool = True
 ) -> KernelConfig:
     """``config`` with every knob that has no effect at its neutral value.
 
-    - no polynomial: its degree and placement are the defaults; all polynomial: the placement is;
-    - one consumer warpgroup cannot take turns: ``pingpong`` is off;
-    - no group of query heads to pack: ``pack_gqa`` is off;
-    - with ``arch``, also: ``regs_consumer`` is all the pool leaves. One CTA fills the SM, so
-      registers left over would serve nobody.
+    On every arch: without a polynomial its degree and place are the defaults; without a group of
+    query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
+    cannot take turns. On Blackwell: the polynomial takes no more of a row than its fragments hold;
+    P is published when it is complete at the latest; one Q tile has nobody to take turns with.
+
+    Args:
+        derive: also give the registers that are left over to the consumers (Hopper) or to the
+            load, MMA and store warps (Blackwell). One CTA fills the SM, so they would serve nobody.
 
     Never raises and never judges: a configuration that cannot run stays one, apart from what is
     repaired on the way.
     """
     changes: dict[str, Any] = {}
-    if config.exp2_poly_fraction == 0.0:
-        changes["exp2_poly_degree"] = _DEFAULTS["exp2_poly_degree"]
-    if config.exp2_poly_fraction in (0.0, 1.0):
-        changes["exp2_poly_placement"] = _DEFAULTS["exp2_poly_placement"]
-    if num_consumer_warpgroups(config) == 1:
-        changes["pingpong"] = False
     if signature.qhead_per_kvhead == 1:
         changes["pack_gqa"] = False
-    if arch is not None:
-        changes["regs_consumer"] = full_regs_consumer(config, arch)
+    family = _FAMILIES.get(arch.family)
+    if family is not None:
+        changes |= family(config, arch, derive)
     changed = {name: value for name, value in changes.items() if getattr(config, name) != value}
-    return replace(config, **changed) if changed else config
+    return config.vary(changed) if changed else config
+
+
+def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if config.exp2_poly_fraction == 0.0:
+        changes |= _defaults(*_POLYNOMIAL)
+    if config.exp2_poly_fraction in (0.0, 1.0):
+        changes |= _defaults(*_PLACEMENT)
+    if num_consumer_warpgroups(config) == 1:
+        changes["pingpong"] = False
+    if derive:
+        changes["regs_consumer"] = full_regs_consumer(config, arch)
+    return changes
+
+
+def _sm100(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    room = polynomial_room(config) / config.tile_n
+    fraction = min(config.exp2_poly_fraction, room // _STEP * _STEP)
+    changes["exp2_poly_fraction"] = fraction
+    if fraction == 0.0:
+        changes |= _defaults(*_POLYNOMIAL, *_BURSTS)
+    elif fraction == room:
+        changes |= _defaults("exp2_poly_frequency")
+    whole = max(config.tile_n // FRAGMENT_COLUMNS, 1) * FRAGMENT_COLUMNS
+    changes["p_publish_columns"] = min(config.p_publish_columns, whole)
+    if config.num_q_stages == 1:
+        changes |= _defaults("softmax_handover", "mma_order")
+    if derive:
+        changes["regs_other"] = full_regs_other(config, arch)
+    return changes
+
+
+def _defaults(*names: str) -> dict[str, Any]:
+    return {name: _DEFAULTS[name] for name in names}
+
+
+_STEP = next(k.metadata["step"] for k in fields(KernelConfig) if k.name == "exp2_poly_fraction")
+_FAMILIES: dict[str, Callable[[KernelConfig, Arch, bool], dict[str, Any]]] = {
+    "sm90": _sm90,
+    "sm100": _sm100,
+}

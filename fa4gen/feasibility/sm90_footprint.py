@@ -9,19 +9,18 @@ head_dim_v_padded)``, S and P ``(tile_m, tile_n)``, O ``(tile_m, head_dim_v_padd
 from __future__ import annotations
 
 from fa4gen.core.config import KernelConfig
-from fa4gen.core.errors import UnknownName
 from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility.common import (
+    MAX_REGS_SETMAXNREG,
+    REG_GRANULE,
+    aligned,
+    share_of_registers,
+)
 from fa4gen.hardware import Arch
 from fa4gen.hardware.arch import WARPGROUP_THREADS
 
 ROWS_PER_WARPGROUP = 64
 """M of one ``wgmma``. Source: PTX ISA, wgmma.mma_async shapes."""
-
-SMEM_ALIGNMENT_BYTES = 1024
-"""Alignment of every tile: the period of the 128-byte swizzle.
-
-Source: PTX ISA, shared memory matrix descriptor.
-"""
 
 SMEM_RESERVE_BYTES = 1024
 """Barriers, and what aligning the first tile may cost. assumed: well above the barriers' bytes."""
@@ -37,15 +36,6 @@ at a cost of 21 to 67 %; with 28 (head_dim 128, 192x80, 152 registers) nothing; 
 of 0 to 3 %.
 """
 
-MODELLED_ARCHS = ("sm90",)
-"""Architectures whose kernel this module describes."""
-
-REG_GRANULE = 8
-"""Registers are allotted per thread in these steps. Source: PTX ISA, setmaxnreg."""
-
-MAX_REGS_SETMAXNREG = 256
-"""Largest operand of ``setmaxnreg``. Source: PTX ISA, setmaxnreg."""
-
 
 def num_consumer_warpgroups(config: KernelConfig) -> int:
     """Warpgroups that compute: one per 64 rows of the query tile."""
@@ -57,14 +47,14 @@ def num_threads(config: KernelConfig) -> int:
     return (1 + num_consumer_warpgroups(config)) * WARPGROUP_THREADS
 
 
-def launch_regs(config: KernelConfig, arch: Arch) -> int:
-    """Registers per thread a CTA starts with: an even share of the SM, in steps of 8.
+def rows_per_cta(config: KernelConfig) -> int:
+    """Query rows of one CTA."""
+    return config.tile_m
 
-    ``setmaxnreg`` moves registers between the warpgroups of a CTA but never adds any, so this
-    times the number of threads is the pool.
-    """
-    share = arch.regs_per_sm // num_threads(config) // REG_GRANULE * REG_GRANULE
-    return min(share, MAX_REGS_SETMAXNREG)
+
+def launch_regs(config: KernelConfig, arch: Arch) -> int:
+    """Registers per thread a CTA starts with."""
+    return share_of_registers(num_threads(config), arch)
 
 
 def full_regs_consumer(config: KernelConfig, arch: Arch) -> int:
@@ -103,26 +93,9 @@ def smem_buffers(signature: KernelSignature, config: KernelConfig) -> dict[str, 
     q_and_o = config.tile_m * max(signature.head_dim_padded, signature.head_dim_v_padded) * itemsize
     p_tile = 0 if config.p_in_registers else config.tile_m * config.tile_n * itemsize
     return {
-        "Q/O": _aligned(q_and_o),
-        "K": _aligned(config.num_kv_stages * k_tile),
-        "V": _aligned(config.num_kv_stages * v_tile),
-        "P": _aligned(p_tile),
+        "Q/O": aligned(q_and_o),
+        "K": aligned(config.num_kv_stages * k_tile),
+        "V": aligned(config.num_kv_stages * v_tile),
+        "P": aligned(p_tile),
         "barriers": SMEM_RESERVE_BYTES,
     }
-
-
-def smem_bytes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> int:
-    """Dynamic shared memory of one CTA, in bytes, barriers included.
-
-    Compare with ``arch.smem_per_cta_bytes`` through :func:`fa4gen.feasibility.check` only.
-
-    Raises:
-        UnknownName: no kernel exists for this arch, so nothing is known of its layout.
-    """
-    if arch.name not in MODELLED_ARCHS:
-        raise UnknownName("arch with a known kernel layout", arch.name, MODELLED_ARCHS)
-    return sum(smem_buffers(signature, config).values())
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // SMEM_ALIGNMENT_BYTES) * SMEM_ALIGNMENT_BYTES

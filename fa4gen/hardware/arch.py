@@ -25,6 +25,8 @@ class Arch:
     """Name of the file, e.g. ``sm90``."""
     target: str
     """Compile target, e.g. ``sm_90a``."""
+    family: str
+    """Name of the arch whose templates and search spaces it uses: its own, or an older one's."""
     compute_capability: tuple[int, int]
     max_regs_per_thread: int
     regs_per_sm: int
@@ -86,7 +88,9 @@ def load_arch(name: str) -> Arch:
     data = read_toml(_FOLDER, "arch", name)
     where = f"arch {name}"
     check_keys(
-        where, data, ("name", "target", "compute_capability", "facts", "mma_flops_per_clk_sm")
+        where,
+        data,
+        ("name", "target", "family", "compute_capability", "facts", "mma_flops_per_clk_sm"),
     )
     facts = read_facts(where, data["facts"], _FACTS)
     mma = read_facts(f"{where}.mma_flops_per_clk_sm", data["mma_flops_per_clk_sm"], _DTYPES)
@@ -95,6 +99,7 @@ def load_arch(name: str) -> Arch:
     return Arch(
         name=name,
         target=str(data["target"]),
+        family=str(data["family"]),
         compute_capability=_capability(where, data["compute_capability"]),
         mma_flops_per_clk_sm={k: _integer(where, k, v) for k, v in mma.values.items()},
         sources=sources,

@@ -20,7 +20,7 @@ from fa4gen.core.errors import UnknownName
 
 _DATA = Path(__file__).parent / "exp2_poly.toml"
 
-DEGREES = (2, 3, 4, 5)
+DEGREES = (1, 2, 3, 4, 5)
 """Degrees there are coefficients for."""
 
 Float32Array = npt.NDArray[np.float32]

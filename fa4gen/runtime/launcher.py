@@ -61,7 +61,7 @@ class Launcher:
             CompileError: CuTe-DSL or ptxas refused it.
             MissingDependency: CuTe-DSL cannot be imported.
         """
-        key = (signature, canonicalise(signature, config))
+        key = (signature, canonicalise(signature, config, self.arch, derive=False))
         found = self._kernels.get(key)
         if found is not None:
             return found

@@ -96,7 +96,7 @@ class ModelPicker:
         """The default first, then its neighbours and seeded samples; feasible, no duplicates."""
         arch = self.sku.arch
         space = _space(self.sku)
-        default = canonicalise(signature, space.default(signature))
+        default = canonicalise(signature, space.default(signature), arch, derive=False)
         verdict = check(signature, default, arch)
         if not verdict:
             raise NoFeasibleKernel(f"{signature} on {self.sku.name}: {verdict}")

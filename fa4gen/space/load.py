@@ -10,11 +10,14 @@ from typing import Any
 from fa4gen.core.config import KNOB_NAMES, KernelConfig
 from fa4gen.core.errors import Fa4genError, ResourceError, UnknownName
 from fa4gen.core.paths import data_dir
+from fa4gen.hardware import load_arch
 from fa4gen.space.space import DefaultRow, Knob, SearchSpace
 
 _TOP_KEYS = {"name", "arch", "direction", "knob", "default"}
 _KNOB_KEYS = {"name", "ordered", "values", "meaning", "why"}
 _ROW_KEYS = {"head_dim_max", "head_dim_v_max", "why", "config"}
+_FOR_SOME = "archs"
+"""Key of a knob or a default that only some archs of the family have."""
 
 
 def list_spaces() -> tuple[str, ...]:
@@ -29,42 +32,42 @@ def load_space(name: str) -> SearchSpace:
         UnknownName: no such file.
         ResourceError: the file has wrong keys, an illegal value, or leaves a knob out.
     """
-    return _load_from(data_dir("search_spaces"), name)
+    return _load_from(data_dir("search_spaces"), name, None)
 
 
 def space_for(arch_name: str, direction: str = "fwd") -> SearchSpace:
-    """The search space of an architecture's kernel.
+    """The search space of an architecture's kernel: its family's, without what only others have.
 
     Raises:
-        UnknownName: there is none, since no template is written for it.
+        UnknownName: no such arch, or no template is written for it.
     """
-    return load_space(f"{arch_name}_{direction}")
+    name = f"{load_arch(arch_name).family}_{direction}"
+    return _load_from(data_dir("search_spaces"), name, arch_name)
 
 
 @cache
-def _load_from(folder: Path, name: str) -> SearchSpace:
+def _load_from(folder: Path, name: str, arch_name: str | None) -> SearchSpace:
     path = folder / f"{name}.toml"
     if not path.is_file():
         raise UnknownName("search space", name, (p.stem for p in folder.glob("*.toml")))
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _parse(data, name)
+        return _parse(data, name, arch_name)
     except (tomllib.TOMLDecodeError, Fa4genError) as error:
         raise ResourceError(f"{path}: {error}") from error
 
 
-def _parse(data: dict[str, Any], name: str) -> SearchSpace:
+def _parse(data: dict[str, Any], name: str, arch_name: str | None) -> SearchSpace:
     _check_keys("search space", data, _TOP_KEYS, set())
     if data["name"] != name:
         raise ResourceError(f"name: got {data['name']!r}, allowed: {name!r}, the file name")
-    knobs = tuple(_knob(entry) for entry in data["knob"])
+    arch_name = arch_name or data["arch"]
+    knobs = tuple(_knob(entry) for entry in data["knob"] if _is_for(entry, arch_name))
     names = [knob.name for knob in knobs]
     if twice := {knob for knob in names if names.count(knob) > 1}:
         raise ResourceError(f"knob: got {', '.join(sorted(twice))} twice, allowed: once")
-    if missing := [knob for knob in KNOB_NAMES if knob not in names]:
-        raise ResourceError(f"knob: missing {', '.join(missing)}; a single value pins a knob")
-    rows = tuple(_row(entry) for entry in data["default"])
-    space = SearchSpace(name, data["arch"], data["direction"], knobs, rows)
+    rows = tuple(_row(entry) for entry in data["default"] if _is_for(entry, arch_name))
+    space = SearchSpace(name, arch_name, data["direction"], knobs, rows)
     for row in rows:
         if not space.contains(row.config):
             raise ResourceError(
@@ -74,9 +77,16 @@ def _parse(data: dict[str, Any], name: str) -> SearchSpace:
     return space
 
 
+def _is_for(entry: dict[str, Any], arch_name: str) -> bool:
+    archs = entry.get(_FOR_SOME, [arch_name])
+    for name in archs:
+        load_arch(name)
+    return arch_name in archs
+
+
 def _knob(entry: dict[str, Any]) -> Knob:
     where = f"knob {entry.get('name', '?')}"
-    _check_keys(where, entry, _KNOB_KEYS, set())
+    _check_keys(where, entry, _KNOB_KEYS, {_FOR_SOME})
     name, values = entry["name"], entry["values"]
     if name not in KNOB_NAMES:
         raise UnknownName("knob", name, KNOB_NAMES)
@@ -91,7 +101,7 @@ def _knob(entry: dict[str, Any]) -> Knob:
 
 
 def _row(entry: dict[str, Any]) -> DefaultRow:
-    _check_keys("default", entry, _ROW_KEYS, {"causal"})
+    _check_keys("default", entry, _ROW_KEYS, {"causal", _FOR_SOME})
     return DefaultRow(
         head_dim_max=entry["head_dim_max"],
         head_dim_v_max=entry["head_dim_v_max"],

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
-from fa4gen.core.config import KernelConfig, KnobValue
+from fa4gen.core.config import KNOB_NAMES, KernelConfig, KnobValue
 from fa4gen.core.errors import NoFeasibleKernel, UnknownName
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility import DERIVED_KNOBS, RULE_KNOBS, canonicalise, check
+from fa4gen.feasibility import canonicalise, check, derived_knobs, rule_knobs, rules
 from fa4gen.hardware import Arch, load_arch
 
 
@@ -65,6 +65,12 @@ class SearchSpace:
     knobs: tuple[Knob, ...]
     defaults: tuple[DefaultRow, ...]
 
+    @cached_property
+    def free_knobs(self) -> tuple[Knob, ...]:
+        """The knobs that no rule of feasibility reads."""
+        decisive = rule_knobs(load_arch(self.arch))
+        return tuple(knob for knob in self.knobs if knob.name not in decisive)
+
     def knob(self, name: str) -> Knob:
         """The knob ``name``.
 
@@ -108,23 +114,34 @@ class SearchSpace:
         return _packed_if_feasible(signature, self.default_row(signature).config, self.arch)
 
     def contains(self, config: KernelConfig) -> bool:
-        """Whether every knob of ``config`` has a value of this space."""
-        return all(getattr(config, knob.name) in knob.values for knob in self.knobs)
+        """Whether every knob of ``config`` has a value of this space, other knobs their default."""
+        return all(getattr(config, name) in values for name, values in self._values.items())
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[KnobValue, ...]]:
+        """What each knob may be; outside of the space, its default."""
+        default = {name: (getattr(KernelConfig(), name),) for name in KNOB_NAMES}
+        return default | {knob.name: knob.values for knob in self.knobs}
 
     def configs(self, signature: KernelSignature, arch: Arch) -> Iterator[KernelConfig]:
         """Every feasible configuration once, in canonical form and in a fixed order."""
-        free = [knob for knob in self.knobs if knob.name not in RULE_KNOBS]
-        free_choices = _distinct_free_choices(signature, tuple(free))
+        free_choices = _distinct_free_choices(signature, self.free_knobs, arch)
         for base in self.feasible_bases(signature, arch):
             for choice in free_choices:
-                yield replace(base, **choice)
+                config = base.vary(choice)
+                # Another base may leave a free knob without effect; then it is not canonical.
+                if canonicalise(signature, config, arch) == config:
+                    yield config
 
     def feasible_bases(self, signature: KernelSignature, arch: Arch) -> tuple[KernelConfig, ...]:
-        """The feasible canonical configurations of the knobs that decide feasibility.
+        """The feasible canonical configurations of the knobs that decide feasibility; on an arch
+        of another family there are none.
 
         The other knobs are at the first value of their ranges. :meth:`configs` is the product of
         these and of the other knobs' values.
         """
+        if arch.family != load_arch(self.arch).family:
+            return ()
         return _feasible_bases(self, signature, arch)
 
     def neighbours(self, config: KernelConfig) -> Iterator[KernelConfig]:
@@ -135,8 +152,7 @@ class SearchSpace:
         for knob in self.knobs:
             current = getattr(config, knob.name)
             for value in _nearby(knob, current):
-                change: dict[str, Any] = {knob.name: value}
-                yield replace(config, **change)
+                yield config.vary({knob.name: value})
 
     def sample(self, rng: random.Random, signature: KernelSignature, arch: Arch) -> KernelConfig:
         """A random feasible configuration in canonical form.
@@ -147,9 +163,8 @@ class SearchSpace:
         bases = self.feasible_bases(signature, arch)
         if not bases:
             raise NoFeasibleKernel(_why_none(self, signature, arch))
-        free = {k.name: rng.choice(k.values) for k in self.knobs if k.name not in RULE_KNOBS}
-        values: Mapping[str, Any] = free
-        return canonicalise(signature, replace(rng.choice(bases), **values), arch)
+        free = {knob.name: rng.choice(knob.values) for knob in self.free_knobs}
+        return canonicalise(signature, rng.choice(bases).vary(free), arch)
 
 
 def _nearby(knob: Knob, current: KnobValue) -> tuple[KnobValue, ...]:
@@ -166,13 +181,13 @@ def _less(left: KnobValue, right: KnobValue) -> bool:
 
 
 def _distinct_free_choices(
-    signature: KernelSignature, free: tuple[Knob, ...]
+    signature: KernelSignature, free: tuple[Knob, ...], arch: Arch
 ) -> list[dict[str, Any]]:
     """Values of the knobs that no rule reads, without those that come to the same kernel."""
     choices: dict[tuple[KnobValue, ...], None] = {}
     for combination in itertools.product(*(knob.values for knob in free)):
         values: dict[str, Any] = {k.name: v for k, v in zip(free, combination, strict=True)}
-        canonical = canonicalise(signature, KernelConfig(**values))
+        canonical = canonicalise(signature, KernelConfig(**values), arch, derive=False)
         choices[tuple(getattr(canonical, knob.name) for knob in free)] = None
     names = [knob.name for knob in free]
     return [dict(zip(names, choice, strict=True)) for choice in choices]
@@ -182,7 +197,7 @@ def _distinct_free_choices(
 def _packed_if_feasible(
     signature: KernelSignature, config: KernelConfig, arch_name: str
 ) -> KernelConfig:
-    packed = replace(config, pack_gqa=True)
+    packed = config.vary({"pack_gqa": True})
     return packed if check(signature, packed, load_arch(arch_name)) else config
 
 
@@ -190,15 +205,24 @@ def _packed_if_feasible(
 def _feasible_bases(
     space: SearchSpace, signature: KernelSignature, arch: Arch
 ) -> tuple[KernelConfig, ...]:
-    free = tuple(knob for knob in space.knobs if knob.name not in RULE_KNOBS)
-    start = _distinct_free_choices(signature, free)[0]
-    deciding = [k for k in space.knobs if k.name in RULE_KNOBS and k.name not in DERIVED_KNOBS]
+    """Knob by knob, so that a rule refuses as soon as all the knobs it reads have their values."""
+    derived = derived_knobs(arch)
+    deciding = [k for k in space.knobs if k not in space.free_knobs and k.name not in derived]
+    undecided = {knob.name for knob in space.knobs}
+    waiting = list(rules(arch))
+    partial = [KernelConfig().vary({knob.name: knob.values[0] for knob in space.knobs})]
+    for knob in deciding:
+        undecided.remove(knob.name)
+        ready = [rule for rule in waiting if undecided.isdisjoint(rule.reads)]
+        waiting = [rule for rule in waiting if rule not in ready]
+        grown = (config.vary({knob.name: value}) for config in partial for value in knob.values)
+        partial = [
+            config for config in grown if not any(rule(signature, config, arch) for rule in ready)
+        ]
     bases: dict[KernelConfig, None] = {}
-    for combination in itertools.product(*(knob.values for knob in deciding)):
-        values: dict[str, Any] = {k.name: v for k, v in zip(deciding, combination, strict=True)}
-        config = KernelConfig(**start, **values)
+    for config in partial:
         canonical = canonicalise(signature, config, arch)
-        if any(getattr(canonical, name) != value for name, value in values.items()):
+        if any(getattr(canonical, k.name) != getattr(config, k.name) for k in deciding):
             continue  # the canonical form comes by under its own values
         if space.contains(canonical) and check(signature, canonical, arch):
             bases[canonical] = None

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fa4gen.codegen import render
+from fa4gen.codegen import load_manifest, render, templates_dir
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import check
 from fa4gen.hardware import load_arch
+from fa4gen.space import space_for
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PLAIN = KernelSignature(DType.BF16, 128, 128, causal=True, qhead_per_kvhead=1)
+DENSE = KernelSignature(DType.BF16, 128, 128, causal=False, qhead_per_kvhead=1)
 GROUPED = KernelSignature(DType.FP16, 80, 64, causal=False, qhead_per_kvhead=4)
 EVERYTHING = KernelConfig(
     tile_n=96,
@@ -30,8 +32,9 @@ EVERYTHING = KernelConfig(
     pack_gqa=True,
 )
 CASES = {
-    "sm90_fwd_plain": (PLAIN, KernelConfig()),
-    "sm90_fwd_everything": (GROUPED, EVERYTHING),
+    "sm90_fwd_plain": ("sm90", PLAIN, KernelConfig()),
+    "sm90_fwd_everything": ("sm90", GROUPED, EVERYTHING),
+    "sm100_fwd_dense": ("sm100", DENSE, space_for("sm100").default(DENSE)),
 }
 
 
@@ -42,8 +45,8 @@ def without_provenance(text: str) -> str:
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_is_as_reviewed(name: str, request: pytest.FixtureRequest) -> None:
-    signature, config = CASES[name]
-    arch = load_arch("sm90")
+    arch_name, signature, config = CASES[name]
+    arch = load_arch(arch_name)
     assert check(signature, config, arch)
     text = without_provenance(render(signature, config, arch).source)
     path = GOLDEN / f"{name}.py.txt"
@@ -54,8 +57,8 @@ def test_kernel_is_as_reviewed(name: str, request: pytest.FixtureRequest) -> Non
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_opens_with_its_knobs_and_has_short_functions(name: str) -> None:
-    signature, config = CASES[name]
-    tree = ast.parse(render(signature, config, load_arch("sm90")).source)
+    arch_name, signature, config = CASES[name]
+    tree = ast.parse(render(signature, config, load_arch(arch_name)).source)
     names = [
         target.id
         for node in tree.body
@@ -64,7 +67,8 @@ def test_kernel_opens_with_its_knobs_and_has_short_functions(name: str) -> None:
         if isinstance(target, ast.Name)
     ]
     assert names[0] == "TILE_M"
-    assert set(map(str.upper, config.to_dict())) <= set(names)
+    knobs = load_manifest(arch_name, "fwd", templates_dir()).knobs
+    assert set(map(str.upper, knobs)) <= set(names)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno

@@ -12,16 +12,8 @@ from fa4gen.core.config import Exp2Placement, KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import UnknownName
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility import (
-    RULE_KNOBS,
-    accumulator_regs,
-    canonicalise,
-    check,
-    full_regs_consumer,
-    launch_regs,
-    num_threads,
-    smem_bytes,
-)
+from fa4gen.feasibility import canonicalise, check, num_threads, rule_knobs, smem_bytes
+from fa4gen.feasibility.sm90_footprint import accumulator_regs, full_regs_consumer, launch_regs
 from fa4gen.hardware import load_arch
 
 SM90 = load_arch("sm90")
@@ -106,9 +98,9 @@ def test_a_few_registers_too_few_are_refused() -> None:
 
 def test_launch_registers_and_pool() -> None:
     one, two = KernelConfig(tile_m=64), KernelConfig(tile_m=128)
-    assert (num_threads(one), launch_regs(one, SM90)) == (256, 256)
-    assert (num_threads(two), launch_regs(two, SM90)) == (384, 168)
-    assert (num_threads(THREE_CONSUMERS), launch_regs(THREE_CONSUMERS, SM90)) == (512, 128)
+    assert (num_threads(one, SM90), launch_regs(one, SM90)) == (256, 256)
+    assert (num_threads(two, SM90), launch_regs(two, SM90)) == (384, 168)
+    assert (num_threads(THREE_CONSUMERS, SM90), launch_regs(THREE_CONSUMERS, SM90)) == (512, 128)
     # 24 + 2 * 240 = 504 = 3 * 168 just fits, one step more hangs at setmaxnreg.
     assert rules(HD128, KernelConfig(regs_producer=24, regs_consumer=240)) == set()
     assert rules(HD128, KernelConfig(regs_producer=32, regs_consumer=240)) == {"register_pool"}
@@ -155,27 +147,35 @@ def test_all_reasons_are_given() -> None:
 
 
 def test_an_arch_without_kernels_is_refused_not_guessed() -> None:
-    sm100 = load_arch("sm100")
-    verdict = check(HD128, KernelConfig(), sm100)
+    future = replace(SM90, name="sm70", family="sm70")
+    verdict = check(HD128, KernelConfig(), future)
     assert [reason.rule for reason in verdict.reasons] == ["arch"]
-    with pytest.raises(UnknownName, match="sm100"):
-        smem_bytes(HD128, KernelConfig(), sm100)
+    for question in (smem_bytes, num_threads):
+        with pytest.raises(UnknownName, match="sm70"):
+            question(*([HD128] if question is smem_bytes else []), KernelConfig(), future)
+
+
+def test_cluster_launch_control_is_blackwells() -> None:
+    assert rules(HD128, KernelConfig(scheduler=Scheduler.CLC)) == {"scheduler"}
 
 
 def test_canonical_form_drops_knobs_without_effect() -> None:
     noisy = KernelConfig(exp2_poly_degree=5, exp2_poly_placement=Exp2Placement.BACK, pack_gqa=True)
-    assert canonicalise(HD128, noisy) == KernelConfig()
+    assert canonicalise(HD128, noisy, SM90, derive=False) == KernelConfig()
     kept = replace(noisy, exp2_poly_fraction=0.25)
-    assert canonicalise(GQA4, kept) == kept
+    assert canonicalise(GQA4, kept, SM90, derive=False) == kept
     everything = replace(noisy, exp2_poly_fraction=1.0)
-    assert canonicalise(GQA4, everything).exp2_poly_placement is Exp2Placement.SPREAD
-    assert canonicalise(GQA4, everything).exp2_poly_degree == 5
-    assert canonicalise(HD128, KernelConfig(tile_m=64)).pingpong is False
+    assert (
+        canonicalise(GQA4, everything, SM90, derive=False).exp2_poly_placement
+        is Exp2Placement.SPREAD
+    )
+    assert canonicalise(GQA4, everything, SM90, derive=False).exp2_poly_degree == 5
+    assert canonicalise(HD128, KernelConfig(tile_m=64), SM90, derive=False).pingpong is False
 
 
 def test_canonical_form_leaves_no_register_idle() -> None:
     shy = KernelConfig(regs_producer=40, regs_consumer=160)
-    assert canonicalise(HD128, shy) == shy
+    assert canonicalise(HD128, shy, SM90, derive=False) == shy
     assert canonicalise(HD128, shy, SM90).regs_consumer == 232
     too_many = KernelConfig(tile_m=192, regs_consumer=240)
     assert canonicalise(HD64, too_many, SM90).regs_consumer == 160
@@ -203,8 +203,8 @@ configs = st.builds(
 @given(config=configs, group=st.integers(1, 16))
 def test_canonical_form_is_stable_and_never_worse(config: KernelConfig, group: int) -> None:
     signature = replace(HD128, qhead_per_kvhead=group)
-    once = canonicalise(signature, config)
-    assert canonicalise(signature, once) == once
+    once = canonicalise(signature, config, SM90, derive=False)
+    assert canonicalise(signature, once, SM90, derive=False) == once
     before, after = rules(signature, config), rules(signature, once)
     assert after <= before
 
@@ -214,5 +214,5 @@ def test_canonical_form_is_stable_and_never_worse(config: KernelConfig, group: i
 def test_only_rule_knobs_decide(config: KernelConfig, group: int) -> None:
     """The space relies on it: it multiplies feasible shapes by all values of the other knobs."""
     signature = replace(HD128, qhead_per_kvhead=group)
-    plain = KernelConfig(**{name: getattr(config, name) for name in RULE_KNOBS})
+    plain = KernelConfig(**{name: getattr(config, name) for name in rule_knobs(SM90)})
     assert check(signature, plain, SM90) == check(signature, config, SM90)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from fa4gen.core.config import KNOB_NAMES, KernelConfig, Scheduler
+from fa4gen.codegen import load_manifest, templates_dir
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import NoFeasibleKernel, ResourceError, UnknownName
 from fa4gen.core.paths import data_dir
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import canonicalise, check
-from fa4gen.hardware import load_arch
+from fa4gen.hardware import list_archs, load_arch
 from fa4gen.space import list_spaces, load_space, space_for
 
 SM90 = load_arch("sm90")
@@ -27,9 +28,11 @@ HEAD_DIMS = range(8, 257, 8)
 
 
 @pytest.mark.parametrize("name", list_spaces())
-def test_every_space_loads_and_names_every_knob(name: str) -> None:
+def test_every_space_has_the_knobs_of_its_template(name: str) -> None:
     space = load_space(name)
-    assert {knob.name for knob in space.knobs} == set(KNOB_NAMES)
+    read = set(load_manifest(space.arch, space.direction, templates_dir()).knobs)
+    family = [name for name in list_archs() if load_arch(name).family == space.arch]
+    assert {knob.name for name in family for knob in space_for(name).knobs} == read
     assert name == f"{space.arch}_{space.direction}"
     assert load_arch(space.arch).name == space.arch
 
@@ -157,8 +160,10 @@ def test_contains() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownName, match="sm90_fwd"):
+    with pytest.raises(UnknownName, match="sm90"):
         space_for("sm70")
+    with pytest.raises(UnknownName, match="sm90_fwd"):
+        space_for("sm90", "sideways")
     with pytest.raises(UnknownName, match="tile_n"):
         SPACE.knob("tile_k")
 
@@ -171,6 +176,7 @@ def test_unknown_names() -> None:
         ("values = [64, 128, 192]", "values = [64, 100]", "got 100"),
         ("values = [64, 128, 192]", "values = [64, 64]", "each once"),
         ("values = [64, 128, 192]", "values = [64, 128]", "no knob"),
+        ("values = [64, 128, 192]", 'values = [64]\narchs = ["sm42"]', "sm42"),
         ('direction = "fwd"', 'direction = "fwd"\ncolour = "red"', "colour"),
     ],
 )

@@ -1,0 +1,115 @@
+"""What the Hopper forward kernel cannot do."""
+
+from __future__ import annotations
+
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.problem import KernelSignature
+from fa4gen.core.verdict import Reason
+from fa4gen.feasibility.common import (
+    Family,
+    head_dim,
+    pack_gqa,
+    rule,
+    scheduler_reason,
+    smem_reason,
+)
+from fa4gen.feasibility.sm90_footprint import (
+    BOOKKEEPING_REGS,
+    accumulator_regs,
+    consumer_regs_needed,
+    launch_regs,
+    num_consumer_warpgroups,
+    num_threads,
+    rows_per_cta,
+    smem_buffers,
+)
+from fa4gen.hardware import Arch
+
+MAX_CONSUMER_WARPGROUPS = 3
+"""With four, a consumer gets at most 112 registers: less than S and O of any useful tile."""
+
+
+@rule("tile_m")
+def _consumer_warpgroups(
+    signature: KernelSignature, config: KernelConfig, arch: Arch
+) -> Reason | None:
+    consumers = num_consumer_warpgroups(config)
+    if consumers <= MAX_CONSUMER_WARPGROUPS:
+        return None
+    message = (
+        f"tile_m: got {config.tile_m} = {consumers} consumer warpgroups x {arch.mma_rows} rows, "
+        f"allowed: up to {MAX_CONSUMER_WARPGROUPS}; lower tile_m to "
+        f"{MAX_CONSUMER_WARPGROUPS * arch.mma_rows}"
+    )
+    return Reason("consumer_warpgroups", message, consumers / MAX_CONSUMER_WARPGROUPS - 1)
+
+
+@rule("tile_m", "tile_n", "num_kv_stages", "p_in_registers")
+def _smem(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    remedy = "lower num_kv_stages or tile_n" if config.num_kv_stages > 1 else "lower tile_n"
+    return smem_reason(smem_buffers(signature, config), arch, remedy)
+
+
+@rule("tile_n", "p_in_registers", "intra_warpgroup_overlap", "regs_consumer")
+def _registers(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    needed = consumer_regs_needed(signature, config)
+    limit = min(config.regs_consumer, arch.max_regs_per_thread)
+    if needed <= limit:
+        return None
+    live = accumulator_regs(signature, config)
+    message = (
+        f"registers: a consumer thread needs {needed} (S, O and P {live} + {BOOKKEEPING_REGS}), "
+        f"allowed: {limit}; lower tile_n, or turn off p_in_registers or intra_warpgroup_overlap"
+    )
+    return Reason("registers", message, needed / limit - 1)
+
+
+@rule("tile_m", "regs_producer", "regs_consumer")
+def _register_pool(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    consumers = num_consumer_warpgroups(config)
+    needed = config.regs_producer + consumers * config.regs_consumer
+    start = launch_regs(config, arch)
+    pool = start * (1 + consumers)
+    if needed <= pool:
+        return None
+    message = (
+        f"register_pool: needs {config.regs_producer} + {consumers} x {config.regs_consumer} = "
+        f"{needed} per thread column, allowed: {1 + consumers} warpgroups x {start} at launch = "
+        f"{pool}; setmaxnreg would wait for ever; lower regs_consumer or regs_producer"
+    )
+    return Reason("register_pool", message, needed / pool - 1)
+
+
+@rule("tile_m", "pingpong")
+def _pingpong(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if not config.pingpong or num_consumer_warpgroups(config) > 1:
+        return None
+    message = (
+        f"pingpong: got true with 1 consumer warpgroup (tile_m {config.tile_m}), allowed: with 2 "
+        f"or more, who take turns; turn pingpong off or raise tile_m"
+    )
+    return Reason("pingpong", message, 1.0)
+
+
+@rule("scheduler")
+def _scheduler(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT))
+
+
+FAMILY = Family(
+    rules=(
+        head_dim,
+        _consumer_warpgroups,
+        _smem,
+        _registers,
+        _register_pool,
+        _pingpong,
+        _scheduler,
+        pack_gqa,
+    ),
+    derived_knobs=("regs_consumer",),
+    smem_buffers=smem_buffers,
+    num_threads=num_threads,
+    rows_per_cta=rows_per_cta,
+)
+"""The kernel of sm_90a."""
