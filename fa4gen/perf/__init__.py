@@ -1,6 +1,7 @@
 """Analytic cycle model: expected kernel time on any machine, with no GPU at hand."""
 
-from fa4gen.perf.block import BlockCost, block_cost
+from fa4gen.perf.block import block_cost
+from fa4gen.perf.cost import BlockCost, spill_slowdown
 from fa4gen.perf.predict import MODEL_VERSION, Prediction, predict
 from fa4gen.perf.shortlist import Ranked, rank, shortlist
 from fa4gen.perf.work import Work, count_work
@@ -16,4 +17,5 @@ __all__ = [
     "predict",
     "rank",
     "shortlist",
+    "spill_slowdown",
 ]

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.feasibility import rows_per_cta
 from fa4gen.hardware import Arch, Sku
 from fa4gen.perf import calibration as cal
-from fa4gen.perf.block import L2_LATENCY_CYCLES, BlockCost, block_cost
+from fa4gen.perf import sm100_calibration
+from fa4gen.perf.block import block_cost
+from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost
 from fa4gen.perf.work import Work, count_work
 
 MODEL_VERSION = "2"
@@ -23,7 +26,7 @@ Source: measured on an H200, 2026-11-20: 4.15 of 4.8 TB/s for decode, about 4.3 
 LATENCY_BOUND_SHARE = 0.35
 """Where even the busiest pipe works less than this share of the time, latency is the bound."""
 
-PIPES = ("mma", "mufu", "issue", "alu", "smem", "l2", "dram")
+PIPES = ("mma", "mufu", "fma", "issue", "alu", "smem", "l2", "dram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,9 @@ class Prediction:
 
     time_us: float
     breakdown: dict[str, float]
-    """Cycles. ``mma mufu issue alu smem l2 dram``: how long each pipe is busy, mean over the SMs;
-    ``block`` and ``tile_overhead``: one KV block and one tile's start and end; ``total``: all."""
+    """Cycles. How long each pipe that the model of the arch has is busy (``mma mufu fma issue alu
+    smem l2 dram``), mean over the SMs; ``block`` and ``tile_overhead``: one KV block and one tile's
+    start and end; ``total``: all."""
     bound_by: str
     """The busiest pipe, or ``latency`` where none is busy for long."""
     clock_mhz: float
@@ -58,18 +62,20 @@ def predict(
     """
     signature = problem.signature
     block = block_cost(signature, config, sku.arch)
-    work = count_work(problem, config)
+    work = count_work(problem, config, sku.arch)
     overhead = _tile_overhead(signature, config, block, sku.arch)
     overhead += work.masked_blocks_per_tile * block.mask
-    compute = _makespan(work, config, block.total, overhead, sku.sm_count)
-    share = work.num_blocks / sku.sm_count
+    # A cluster of two CTAs fills two SMs.
+    places = sku.sm_count // config.cta_group
+    compute = _makespan(work, config, block.total, overhead, places)
+    share = work.num_blocks / places
     busy = work.filled_rows * share * block.pipes["mma"] / compute
     clock = clock_mhz or _clock_mhz(sku, busy)
     dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
     time_us = cal.LAUNCH_US + max(compute / clock, dram_us)
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
     breakdown["dram"] = dram_us * clock
-    busiest = max(PIPES, key=lambda pipe: breakdown[pipe])
+    busiest = max((pipe for pipe in PIPES if pipe in breakdown), key=breakdown.__getitem__)
     total = time_us * clock
     breakdown |= {"block": block.total, "tile_overhead": overhead, "total": total}
     idle = breakdown[busiest] < LATENCY_BOUND_SHARE * total
@@ -89,11 +95,12 @@ def _tile_overhead(
 ) -> float:
     """Cycles of a tile besides its blocks: start, first loads, unhidden first softmax, store."""
     itemsize = signature.dtype.itemsize
-    q_bytes = config.tile_m * signature.head_dim_padded * itemsize
-    k_bytes = config.tile_n * signature.head_dim_padded * itemsize
-    out_bytes = config.tile_m * signature.head_dim_v_padded * itemsize
-    persistent = config.scheduler is Scheduler.PERSISTENT
-    if persistent:  # the producer fetches K and V of the next tile while this one is stored
+    rows = rows_per_cta(config, arch)
+    q_bytes = rows * signature.head_dim_padded * itemsize
+    k_bytes = config.tile_n * signature.head_dim_padded * itemsize / config.cta_group
+    out_bytes = rows * signature.head_dim_v_padded * itemsize
+    goes_on = config.scheduler in (Scheduler.PERSISTENT, Scheduler.CLC)
+    if goes_on:  # the producer fetches K and V of the next tile while this one is stored
         start = cal.NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm
     else:
         start = cal.CTA_START_CYCLES + L2_LATENCY_CYCLES
@@ -102,6 +109,10 @@ def _tile_overhead(
     fill = max(0.0, shorter - block.exposed_softmax)
     store = cal.STORE_CYCLES + out_bytes / arch.l2_bytes_per_clk_sm
     store += out_bytes / arch.smem_bytes_per_clk_sm
+    if config.cta_group > 1:
+        start += sm100_calibration.CLUSTER_TILE_CYCLES
+    if config.scheduler is Scheduler.CLC:
+        start += sm100_calibration.CLC_CYCLES
     return start + fill + store
 
 
@@ -112,18 +123,18 @@ def _clock_mhz(sku: Sku, mma_busy: float) -> float:
 
 
 def _makespan(
-    work: Work, config: KernelConfig, block: float, overhead: float, sm_count: int
+    work: Work, config: KernelConfig, block: float, overhead: float, places: int
 ) -> float:
-    """Cycles until the last SM is done; one CTA fills an SM."""
+    """Cycles until the last SM is done; one CTA, or cluster, fills a place."""
     lengths = work.blocks_per_tile
     if work.blocks_per_pair and config.scheduler is Scheduler.PERSISTENT:
-        tiles, blocks = work.heaviest_walk(sm_count)
+        tiles, blocks = work.heaviest_walk(places)
         return tiles * overhead + blocks * block
     if lengths[0] == lengths[-1]:
-        return -(-work.num_tiles // sm_count) * (overhead + lengths[0] * block)
+        return -(-work.num_tiles // places) * (overhead + lengths[0] * block)
     longest = lengths[0] * block + overhead
-    if work.num_tiles <= sm_count:
+    if work.num_tiles <= places:
         return longest
-    mean = (work.num_tiles * overhead + work.num_blocks * block) / sm_count
+    mean = (work.num_tiles * overhead + work.num_blocks * block) / places
     # Short tiles fill the gaps, so SMs end part of a shortest tile apart.
     return max(longest, mean + cal.LPT_TAIL * (overhead + lengths[-1] * block))

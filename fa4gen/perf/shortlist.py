@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.feasibility import RULE_KNOBS, canonicalise, check
+from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import Sku
 from fa4gen.perf.predict import Prediction, predict
 from fa4gen.space import SearchSpace
@@ -50,19 +50,20 @@ def shortlist(
     configurations with one expected time only the first stays. Empty when nothing is feasible.
     """
     signature = problem.signature
-    free = [knob for knob in space.knobs if knob.name not in RULE_KNOBS]
+    free = space.free_knobs
     anchor = space.default(signature)
     start: dict[str, Any] = {knob.name: getattr(anchor, knob.name) for knob in free}
     bases = space.feasible_bases(signature, sku.arch)
-    seeds = rank(problem, (replace(base, **start) for base in bases), sku, max(_SEEDS, limit))
+    if not bases:
+        return []
+    seeds = rank(problem, (base.vary(start) for base in bases), sku, max(_SEEDS, limit))
     found = {seed.config: seed for seed in seeds}
     for seed in seeds:
         best = seed
         for knob in free:
             changes: list[dict[str, Any]] = [{knob.name: value} for value in knob.values]
             candidates = [
-                canonicalise(signature, replace(best.config, **change), sku.arch)
-                for change in changes
+                canonicalise(signature, best.config.vary(change), sku.arch) for change in changes
             ]
             best = rank(problem, [best.config, *candidates], sku, 1)[0]
         found[best.config] = best

@@ -1,4 +1,4 @@
-"""Cycles of one KV block of one CTA, pipe by pipe, and how far they overlap.
+"""Hopper: cycles of one KV block of one CTA, pipe by pipe, and how far they overlap.
 
 Notation: one block is ``tile_m`` query rows by ``tile_n`` keys; its ``tile_m * tile_n`` scores are
 the elements. All figures are SM cycles for the whole CTA.
@@ -6,15 +6,17 @@ the elements. All figures are SM cycles for the whole CTA.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-
 from fa4gen.core.config import Exp2Placement, KernelConfig
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility import accumulator_regs, num_consumer_warpgroups
-from fa4gen.feasibility.footprint import BOOKKEEPING_REGS, ROWS_PER_WARPGROUP
+from fa4gen.feasibility.sm90_footprint import (
+    BOOKKEEPING_REGS,
+    ROWS_PER_WARPGROUP,
+    accumulator_regs,
+    num_consumer_warpgroups,
+)
 from fa4gen.hardware import Arch
 from fa4gen.perf import calibration as cal
+from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost, rescale_share
 
 SLOTS_PER_ELEMENT = 3.5
 """Issue slots of an element besides its exponential: maximum, scale-and-subtract, sum, and half
@@ -29,28 +31,6 @@ fraction, shift, add to the exponent. Source: counted from the template."""
 
 COMFORTABLE_BOOKKEEPING_REGS = BOOKKEEPING_REGS
 """Registers besides accumulators from which on nothing spills that is felt."""
-
-RESCALE_SHARE = ((0.0, 1.0), (4.0, 0.25), (8.0, 0.1))
-"""(threshold in log2 units, share of the blocks that still rescale O).
-
-Source: about 10x fewer rescales at 8 (FlashAttention-4, Hot Chips 2025); 4 is interpolated.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockCost:
-    """Cycles of one KV block of one CTA."""
-
-    pipes: dict[str, float]
-    """Busy cycles of mma, mufu, issue, alu, smem and l2."""
-    softmax: float
-    """Time the softmax would take alone."""
-    exposed_softmax: float
-    """Of it, or of the tensor-core time if that is shorter, what is not hidden."""
-    total: float
-    """Time from one block to the next in the steady state."""
-    mask: float
-    """What a masked block takes on top."""
 
 
 def block_cost(signature: KernelSignature, config: KernelConfig, arch: Arch) -> BlockCost:
@@ -125,10 +105,6 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     }
 
 
-L2_LATENCY_CYCLES = 800.0
-"""From TMA issue to data in shared memory, L2 hit, loaded machine. assumed."""
-
-
 def _stage_stall(config: KernelConfig, arch: Arch, pipes: dict[str, float], block: float) -> float:
     """Cycles a block waits for memory because the ring is short.
 
@@ -138,15 +114,6 @@ def _stage_stall(config: KernelConfig, arch: Arch, pipes: dict[str, float], bloc
     load = L2_LATENCY_CYCLES + pipes["l2"] / 2
     slack = (config.num_kv_stages - 0.5) * block
     return max(0.0, load - slack)
-
-
-def rescale_share(threshold_log2: float) -> float:
-    """Share of the blocks whose O is rescaled, interpolated in :data:`RESCALE_SHARE`."""
-    for (low, low_share), (high, high_share) in pairwise(RESCALE_SHARE):
-        if threshold_log2 <= high:
-            position = (threshold_log2 - low) / (high - low)
-            return low_share + position * (high_share - low_share)
-    return RESCALE_SHARE[-1][1]
 
 
 def _spill_factor(signature: KernelSignature, config: KernelConfig, arch: Arch) -> float:

@@ -7,14 +7,16 @@ from functools import lru_cache
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.feasibility import rows_per_cta
+from fa4gen.hardware import Arch
 
-L2_SECTION_BYTES = 32 << 20
-"""K and V that the tiles in flight share. Source: templates/sm90/fwd.py.j2, same name."""
+SM90_L2_SECTION_BYTES = 32 << 20
+"""K and V that the tiles in flight share on Hopper. Source: templates/sm90/fwd.py.j2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The query tiles of a kernel launch, longest first."""
+    """The query tiles of a kernel launch, longest first: of a CTA, or of a cluster of two."""
 
     num_groups: int
     """Batch entries times heads (KV heads when packed); each has the same tiles."""
@@ -49,7 +51,7 @@ class Work:
     def blocks_of_pair(self, place: int) -> int:
         """KV blocks of a pair; sections come one after the other, in each all groups side by side.
 
-        The order of ``locate`` in templates/sm90/fwd.py.j2.
+        The order of ``locate`` in the templates.
         """
         index, rest = divmod(place, self.section * len(self.blocks_per_pair))
         groups = min(self.section, self.num_groups - index * self.section)
@@ -72,18 +74,20 @@ def _heaviest_walk(work: Work, num_ctas: int) -> tuple[int, int]:
     return best[1], best[0]
 
 
-def count_work(problem: AttentionProblem, config: KernelConfig) -> Work:
+def count_work(problem: AttentionProblem, config: KernelConfig, arch: Arch) -> Work:
     """The tiles and blocks of ``problem`` under ``config``."""
     group = problem.qhead_per_kvhead if config.pack_gqa else 1
     heads = problem.num_heads_q // group
     dims = problem.head_dim + problem.head_dim_v
     head_bytes = problem.seqlen_k * dims * problem.dtype.itemsize
-    section = max(L2_SECTION_BYTES // head_bytes, 1) * (problem.qhead_per_kvhead // group)
+    sm90 = arch.family == "sm90"
+    shared_bytes = SM90_L2_SECTION_BYTES if sm90 else config.l2_section_mb << 20
+    section = max(shared_bytes // head_bytes, 1) * (problem.qhead_per_kvhead // group)
     return _count(
         (problem.batch * heads, section),
         (problem.seqlen_q, problem.seqlen_k, problem.causal),
         group,
-        (config.tile_m, config.tile_n),
+        (rows_per_cta(config, arch) * config.cta_group, config.tile_n),
     )
 
 

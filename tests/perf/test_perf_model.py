@@ -18,7 +18,7 @@ from fa4gen.core.problem import AttentionProblem
 from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import Sku, load_sku
 from fa4gen.perf import block_cost, count_work, predict, rank, shortlist
-from fa4gen.perf.block import rescale_share
+from fa4gen.perf.cost import rescale_share
 from fa4gen.space import space_for
 
 H200 = load_sku("h200")
@@ -205,40 +205,46 @@ def test_tiles_are_quantised_into_waves() -> None:
     config = KernelConfig()
     full = attention(batch=1, seqlen_q=128 * H200.sm_count, seqlen_k=4096, num_heads_q=1)
     more = replace(full, seqlen_q=full.seqlen_q + 128)
-    assert count_work(full, config).num_tiles == H200.sm_count
+    assert count_work(full, config, H200.arch).num_tiles == H200.sm_count
     clock = H200.sustained_clock_mhz
     one, two = (predict(problem, config, H200, clock).time_us for problem in (full, more))
     assert two > 1.8 * one
 
 
 def test_counting_causal_work() -> None:
-    work = count_work(attention(seqlen_q=512, causal=True), KernelConfig())
+    work = count_work(attention(seqlen_q=512, causal=True), KernelConfig(), H200.arch)
     assert work.blocks_per_tile == (4, 3, 2, 1)
     assert (work.num_groups, work.num_tiles, work.num_blocks) == (32, 128, 320)
     # Bottom-right: a short query sees almost all keys, a long one has rows that see none.
-    short = count_work(attention(seqlen_q=128, seqlen_k=512, causal=True), KernelConfig())
+    short = count_work(
+        attention(seqlen_q=128, seqlen_k=512, causal=True), KernelConfig(), H200.arch
+    )
     assert short.blocks_per_tile == (4,)
-    long = count_work(attention(seqlen_q=512, seqlen_k=128, causal=True), KernelConfig())
+    long = count_work(attention(seqlen_q=512, seqlen_k=128, causal=True), KernelConfig(), H200.arch)
     assert long.blocks_per_tile == (1, 1, 1, 1)  # a masked tile runs one block all the same
 
 
 def test_counting_packed_work() -> None:
     problem = attention(seqlen_q=100, seqlen_k=100, num_heads_kv=4, causal=True)
-    packed = count_work(problem, KernelConfig(pack_gqa=True))
+    packed = count_work(problem, KernelConfig(pack_gqa=True), H200.arch)
     assert packed.num_groups == 2 * 4
     assert len(packed.blocks_per_tile) == 4  # 100 queries x 4 heads / 128 rows
-    plain = count_work(problem, KernelConfig())
+    plain = count_work(problem, KernelConfig(), H200.arch)
     assert (plain.num_groups, len(plain.blocks_per_tile)) == (2 * 16, 1)
 
 
 def test_persistent_ctas_take_a_long_and_a_short_tile_together() -> None:
-    work = count_work(attention(batch=1, seqlen_q=512, num_heads_q=3, causal=True), KernelConfig())
+    work = count_work(
+        attention(batch=1, seqlen_q=512, num_heads_q=3, causal=True), KernelConfig(), H200.arch
+    )
     assert work.blocks_per_tile == (4, 3, 2, 1)
     assert work.blocks_per_pair == (5, 5)
     assert work.heaviest_walk(4) == (4, 10)  # six pairs for four CTAs
-    odd = count_work(attention(batch=1, seqlen_q=384, num_heads_q=1, causal=True), KernelConfig())
+    odd = count_work(
+        attention(batch=1, seqlen_q=384, num_heads_q=1, causal=True), KernelConfig(), H200.arch
+    )
     assert odd.blocks_per_pair == (2, 5)  # the first tile comes with one past the end
-    assert count_work(attention(), KernelConfig()).blocks_per_pair == ()
+    assert count_work(attention(), KernelConfig(), H200.arch).blocks_per_pair == ()
 
 
 def test_pairs_balance_a_causal_mask() -> None:
