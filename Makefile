@@ -4,7 +4,7 @@
 #   EXTRAS      extras of fa4gen to install; default: dev,peers (the tests emulate the peers)
 #   TORCH_ARGS  more arguments for `pip install torch`, e.g. --index-url with PyTorch's CPU index,
 #               which spares a machine without a GPU a download of some gigabytes
-#   ARGS        more arguments for the tool itself: make tune ARGS='--budget 2m', make test ARGS='-k space'
+#   ARGS        more arguments for the tool itself: make tune ARGS='--budget 10m', make test ARGS='-k space'
 #   JOBS        test processes; default: 2
 
 SHELL := /bin/bash
@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make tune    tune the workload 'quick': timed on the GPU, or modelled where there is none"
+	@echo "make tune    tune the workload 'quick': timed on the GPU, or emulated and modelled where there is none"
 	@echo "make test    run the tests (those that need a GPU are skipped where there is none)"
 	@echo "make lint    ruff and mypy over everything"
 	@echo "make format  let ruff format and fix what it can"
@@ -27,7 +27,7 @@ help:
 	@echo "make clean   remove .venv and the tools' caches"
 
 tune: $(STAMP)
-	@$(BIN)/fa4gen tune --workload quick $(ARGS)
+	@$(BIN)/fa4gen tune --workload quick --budget 150s $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -74,7 +74,18 @@ def test_the_package_is_the_installed_one_with_its_own_data(installed: Path) -> 
 def test_it_tunes_where_it_is_installed(installed: Path, tmp_path: Path) -> None:
     workload = tmp_path / "tiny.toml"
     workload.write_text("[[problems]]\nbatch = 1\nseqlen_q = 256\nnum_heads_q = 4\nhead_dim = 64\n")
-    words = ("-m", "fa4gen", "tune", "--sku", "h200", "--workload", str(workload), "--json")
+    words = (
+        "-m",
+        "fa4gen",
+        "tune",
+        "--sku",
+        "h200",
+        "--effort",
+        "glance",
+        "--workload",
+        str(workload),
+        "--json",
+    )
     (row,) = json.loads(run(installed, *words).stdout)["rows"]
     assert row["winner"]["timing"]["source"] == "modelled"
     shown = json.loads(run(installed, "-m", "fa4gen", "show", "--json").stdout)

@@ -12,8 +12,8 @@ from fa4gen.feasibility import supported_archs
 from fa4gen.hardware import Sku, list_skus, load_sku, sku_for_gpu
 
 AUTO = "auto"
-FALLBACK_SKU = "h200"
-"""What ``auto`` means where there is no GPU: the product most of fa4gen was measured on."""
+FALLBACK_SKU = "b200"
+"""What ``auto`` means where there is no GPU: the product fa4gen is about, in the emulator."""
 
 CORES_PER_SM = 128
 """FP32 lanes of an SM, which NVML calls cores.

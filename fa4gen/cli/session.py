@@ -24,8 +24,10 @@ def open_store(db: str | None, *, read_only: bool = False) -> TuningStore:
     return TuningStore.open(db, read_only=read_only)
 
 
-def open_evaluator(target: Target) -> Evaluator:
+def open_evaluator(target: Target, *, prove: bool = False) -> Evaluator:
     """The GPU where there is one for this SKU, the cycle model elsewhere.
+
+    With ``prove`` the model only speaks for kernels that were compiled and emulated.
 
     Raises:
         EvaluationError: the GPU cannot be used.
@@ -33,16 +35,17 @@ def open_evaluator(target: Target) -> Evaluator:
     from fa4gen.evaluate import make_evaluator
 
     if target.gpu is None:
-        return make_evaluator("model", target.sku)
+        return make_evaluator("proven" if prove else "model", target.sku)
     return make_evaluator("gpu", target.sku, device_index=target.gpu.index)
 
 
-def notices(target: Target) -> None:
+def notices(target: Target, *, prove: bool = False) -> None:
     """Say what stands behind the numbers to come, where that is not a GPU of a tested stack."""
     if target.gpu is None:
+        proven = "; every kernel is compiled and proven right in the emulator" if prove else ""
         say(
             f"{target.notice}: times for {target.sku.name} come from the cycle model and every "
-            "row is marked 'modelled'. On the GPU the same command measures."
+            f"row is marked 'modelled'{proven}. On the GPU the same command measures."
         )
     elif note := cutlass_dsl_note():
         say(note)

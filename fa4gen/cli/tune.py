@@ -68,7 +68,11 @@ def tune(
         ),
     ] = None,
     effort: Annotated[
-        str, typer.Option(metavar="quick|full", help="How hard to search on each problem.")
+        str,
+        typer.Option(
+            metavar="glance|quick|full",
+            help="How hard to search; at a glance nothing is compiled without a GPU.",
+        ),
     ] = "quick",
     db: DbOption = None,
     resume: Annotated[
@@ -80,8 +84,9 @@ def tune(
     """Find the best kernel for each problem of a workload and keep it in the tuning database.
 
     With a GPU of the SKU the kernels are compiled, checked against float64 attention and timed.
-    Without one, a cycle model predicts their times and every row says so. A winner is in the
-    database as soon as it is proven; Ctrl-C keeps what there is, and the next run goes on from it.
+    Without one, they are compiled and emulated, a cycle model predicts their times, and every row
+    says so. A winner is in the database as soon as it is proven; Ctrl-C keeps what there is, and
+    the next run goes on from it.
     """
     from fa4gen.tune import TuneSettings, load_workload
     from fa4gen.tune.effort import effort as effort_named
@@ -91,8 +96,9 @@ def tune(
         effort=effort_named(effort), budget_s=seconds(budget), weights=work.weights, resume=resume
     )
     target = resolve(sku)
-    notices(target)
-    with open_store(db) as store, open_evaluator(target) as evaluator:
+    proves = settings.effort.proves
+    notices(target, prove=proves)
+    with open_store(db) as store, open_evaluator(target, prove=proves) as evaluator:
         title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
         view = _run(title, work.problems, (evaluator, store), settings)
     emit(view, tables.tuning(view), as_json=as_json)

@@ -31,6 +31,12 @@ def _model(sku: Sku, policy: MeasurementPolicy, **options: Any) -> Evaluator:
     return ModelEvaluator(sku, policy=policy, **options)
 
 
+def _proven(sku: Sku, policy: MeasurementPolicy, **options: Any) -> Evaluator:
+    from fa4gen.evaluate.proven import ProvenModelEvaluator
+
+    return ProvenModelEvaluator(sku, policy=policy, **options)
+
+
 def _replay(sku: Sku, policy: MeasurementPolicy, *, path: str | Path) -> Evaluator:
     from fa4gen.evaluate.replay import ReplayEvaluator
 
@@ -43,7 +49,12 @@ def _replay(sku: Sku, policy: MeasurementPolicy, *, path: str | Path) -> Evaluat
     return evaluator
 
 
-EVALUATORS: dict[str, EvaluatorFactory] = {"gpu": _gpu, "model": _model, "replay": _replay}
+EVALUATORS: dict[str, EvaluatorFactory] = {
+    "gpu": _gpu,
+    "model": _model,
+    "proven": _proven,
+    "replay": _replay,
+}
 """Every way to evaluate by name."""
 
 

@@ -65,7 +65,13 @@ def evaluation_row(
         changed=changed(problem, config, sku),
         timing=TimingView.of(problem, evaluation),
         note=note(evaluation),
+        checked=checked(evaluation),
     )
+
+
+def checked(evaluation: Evaluation) -> Source | None:
+    """Where the kernel was compared with float64 attention, if anywhere."""
+    return None if evaluation.accuracy is None else evaluation.accuracy.source
 
 
 def note(evaluation: Evaluation) -> str:

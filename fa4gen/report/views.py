@@ -93,6 +93,8 @@ class RowView:
     timing: TimingView | None
     note: str = ""
     """Why there is no timing."""
+    checked: Source | None = None
+    """Where it was compared with float64 attention: on the GPU or in the emulator; or nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fa4gen.core.errors import UnknownName
 
@@ -31,6 +31,8 @@ class Effort:
     """Asks in a row that may end without an evaluation (infeasible or known)."""
     shootout_share: float = 0.2
     """Share of a problem's budget kept for the shoot-out."""
+    proves: bool = True
+    """Whether, without a GPU, kernels are compiled and emulated before their times count."""
 
 
 QUICK = Effort(
@@ -45,6 +47,9 @@ QUICK = Effort(
 )
 """Minutes for a workload: most of the gain."""
 
+GLANCE = replace(QUICK, name="glance", proves=False)
+"""Without a GPU seconds, for the cycle model alone decides; with one, as quick."""
+
 FULL = Effort(
     name="full",
     max_trials=300,
@@ -57,7 +62,7 @@ FULL = Effort(
 )
 """For a table that is shipped."""
 
-EFFORTS: dict[str, Effort] = {effort.name: effort for effort in (QUICK, FULL)}
+EFFORTS: dict[str, Effort] = {effort.name: effort for effort in (GLANCE, QUICK, FULL)}
 """Every profile by name."""
 
 
@@ -65,7 +70,7 @@ def effort(name: str) -> Effort:
     """The profile of this name.
 
     Raises:
-        UnknownName: not ``quick`` or ``full``.
+        UnknownName: not in :data:`EFFORTS`.
     """
     try:
         return EFFORTS[name]

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.errors import UnknownName
 from fa4gen.core.outcome import Source
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.db.values import DispatchRow
 from fa4gen.feasibility import canonicalise, check
-from fa4gen.hardware import Sku
+from fa4gen.hardware import Arch, Sku, load_sku
 from fa4gen.perf import rank, shortlist
 from fa4gen.space import SearchSpace
 from fa4gen.tune.effort import Effort
@@ -163,12 +164,15 @@ def nearest_seeds(
     """Winning configurations of the ``count`` nearest problems that can run this one.
 
     Rows of another SKU count one unit further away, so that a winner found on a B300 is a start
-    for a B200, but not before the B200's own; so do rows of another source.
+    for a B200, but not before the B200's own; so do rows of another source. Rows of SKUs with
+    another kernel have nothing to say.
     """
     sku, source = here
     signature, arch = problem.signature, sku.arch
     ranked = []
     for row in rows:
+        if not _same_kernels(row.sku, arch):
+            continue
         away = distance(problem, row.problem)
         away += 1.0 * (row.sku != sku.name) + 1.0 * (row.source is not source)
         if math.isfinite(away):
@@ -180,3 +184,10 @@ def nearest_seeds(
         if len(chosen) < count and check(signature, config, arch):
             chosen.setdefault(config.config_id, config)
     return list(chosen.values())
+
+
+def _same_kernels(sku_name: str, arch: Arch) -> bool:
+    try:
+        return load_sku(sku_name).arch.family == arch.family
+    except UnknownName:  # of a newer fa4gen
+        return False

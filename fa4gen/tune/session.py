@@ -274,7 +274,7 @@ class ProblemTuner:
     def _stop(self) -> StopReason | None:
         if self.known_count >= self.effort.max_trials:
             return StopReason.MAX_TRIALS
-        if self.deadline.passed(1.0 - self.effort.shootout_share):
+        if self.deadline.passed(1.0 if self._repeatable else 1.0 - self.effort.shootout_share):
             return StopReason.BUDGET
         if self.tally.since_better > self.effort.patience:
             return StopReason.CONVERGED
@@ -336,8 +336,7 @@ class ProblemTuner:
         final = contenders(
             self.records.all(), self.winner, self.anchor_config, self.effort.finalists
         )
-        repeatable = self.key.source is Source.MODELLED  # timing it again tells nothing new
-        if self.tally.evaluated > 1 and final and not repeatable:
+        if self.tally.evaluated > 1 and final and not self._repeatable:
             configs = [known.config for known in final]
             left_s = None if math.isinf(self.deadline.left_s) else self.deadline.left_s
             with self.around.interrupts.allowed():
@@ -346,6 +345,11 @@ class ProblemTuner:
             final = [self._recorded_final(config, result) for config, result in self.finalists]
         proven = [known for known in final if known.proven]
         self._set_winner(max(proven, key=lambda known: known.gain_low, default=self.anchor))
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether timing it again tells nothing new, so that there is no shoot-out."""
+        return self.key.source is Source.MODELLED
 
     def _recorded_final(self, config: KernelConfig, evaluation: Evaluation) -> Known:
         known = self.records.add(config, evaluation)

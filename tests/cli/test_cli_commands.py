@@ -36,6 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line; no GPU, and no limit on the width."""
     monkeypatch.setattr(machine, "look", lambda nvml=None: Machine((), "none in this test"))
     monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("FA4GEN_SKU", "h200")
     runner = CliRunner()
     return lambda *words: runner.invoke(app, list(words), prog_name="fa4gen")
 
@@ -50,13 +51,13 @@ def workload(tmp_path: Path) -> str:
 @pytest.fixture
 def tuned(run: Run, workload: str) -> Any:
     """The JSON of a run of the tuner; its rows are in the test's own database."""
-    result = run("tune", "--workload", workload, "--json")
+    result = run("tune", "--effort", "glance", "--workload", workload, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def test_tune_without_a_gpu_is_modelled_and_says_so(run: Run, workload: str) -> None:
-    result = run("tune", "--workload", workload)
+    result = run("tune", "--effort", "glance", "--workload", workload)
     assert result.exit_code == 0
     assert "b1 s256 h4/2 d64 bf16 causal" in result.stdout
     assert "modelled: these times come from a cycle model" in result.stdout
@@ -230,7 +231,7 @@ def test_replay_of_what_a_tuner_left_ends(run: Run, tuned: Any, tmp_path: Path) 
         (["render", *PROBLEM, "--set", "num_kv_stages=32"], 3, "smem"),
         (["render", "s16", "h4", "d512"], 3, "head_dim 512"),
         (["render", *PROBLEM, "-o", "/nowhere/kernel.py"], 1, "/nowhere/kernel.py"),
-        (["explain", *PROBLEM, "--sku", "b200"], 3, "got arch sm100"),
+        (["render", *PROBLEM, "--set", "fused_row_max=true", "--sku", "b200"], 3, "tcgen05.ld.red"),
         (["replay", "absent.jsonl"], 1, "absent.jsonl"),
         (["nonsense"], 2, "No such command"),
     ],
@@ -265,7 +266,7 @@ def test_ctrl_c_keeps_what_is_proven(
         return evaluate(self, problem, config)
 
     monkeypatch.setattr(ModelEvaluator, "evaluate", interrupted)
-    result = run("tune", "--workload", workload, "--json")
+    result = run("tune", "--effort", "glance", "--workload", workload, "--json")
     assert result.exit_code == 130
     report = json.loads(result.stdout)
     assert report["interrupted"]

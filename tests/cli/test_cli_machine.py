@@ -83,7 +83,7 @@ def test_another_sku_than_the_one_here_has_no_gpu(two_gpus: Machine) -> None:
 
 def test_auto_without_a_gpu_says_so() -> None:
     target = resolve(AUTO, Machine((), "no driver"))
-    assert (target.sku.name, target.gpu) == ("h200", None)
+    assert (target.sku.name, target.gpu) == ("b200", None)
     assert target.notice == "no GPU here (no driver)"
 
 

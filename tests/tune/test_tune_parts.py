@@ -212,6 +212,9 @@ def test_nearest_seeds_prefer_near_and_own(problem, sku):
     assert nearest_seeds(problem, here, rows, 9) == [by_tile[96], by_tile[80], by_tile[64]]
     modelled = replace(row(problem, sku, by_tile[112]), source=Source.MODELLED)
     assert nearest_seeds(problem, here, [modelled, *rows], 1) == [by_tile[96]]
+    elsewhere = [replace(row, sku="b200") for row in rows]
+    assert nearest_seeds(problem, here, elsewhere, 9) == []
+    assert nearest_seeds(problem, here, [replace(row, sku="x900") for row in rows], 9) == []
 
 
 class Everything:
