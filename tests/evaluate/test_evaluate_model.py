@@ -59,7 +59,8 @@ def test_burst_runs_at_a_higher_clock() -> None:
 
 
 def test_an_arch_without_kernels() -> None:
-    evaluator = ModelEvaluator(load_sku("b200"))
+    sku = load_sku("b200")
+    evaluator = ModelEvaluator(replace(sku, arch=replace(sku.arch, name="sm70", family="sm70")))
     anchor = TestModelEvaluator().anchor(ModelEvaluator(load_sku("h200")))
     evaluation = evaluator.evaluate(TestModelEvaluator.problem, anchor)
     assert evaluation.outcome is Outcome.INFEASIBLE

@@ -55,8 +55,8 @@ def test_fit_equioscillates(degree: int) -> None:
 def test_more_terms_err_less_and_two_suffice_for_bf16() -> None:
     errors = [max_relative_error(degree) for degree in DEGREES]
     assert errors == sorted(errors, reverse=True)
-    assert errors[0] < 2.0**-8  # what rounding P to bf16 may cost
-    assert errors[1] < 2.0**-11  # the same for fp16
+    assert errors[1] < 2.0**-8  # what rounding P to bf16 may cost
+    assert errors[2] < 2.0**-11  # the same for fp16
 
 
 def test_the_readable_copy_in_the_file_is_the_same() -> None:

@@ -56,9 +56,7 @@ def test_head_dims_are_rounded_as_in_a_call() -> None:
     assert found.selection.rung is Rung.EXACT
 
 
-def test_a_sku_without_kernels_and_an_unknown_sku_are_named() -> None:
-    with pytest.raises(NoFeasibleKernel, match="got sm100"):
-        explain(problem(), "b200", rows=[])
+def test_an_unknown_sku_is_named() -> None:
     with pytest.raises(UnknownName, match="h200"):
         explain(problem(), "h201", rows=[])
 
@@ -71,7 +69,8 @@ def test_the_environment_decides_without_settings(monkeypatch: pytest.MonkeyPatc
 
 def test_the_template_is_that_of_the_arch() -> None:
     assert current_template(load_sku("h200")) == template_hash("sm90")
-    assert current_template(load_sku("b200")) is None
+    assert current_template(load_sku("b200")) == template_hash("sm100")
+    assert current_template(load_sku("b300")) == template_hash("sm100")
 
 
 def test_rows_come_from_the_users_table() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,8 +75,15 @@ def test_the_default_of_the_space_is_the_anchor() -> None:
 
 
 def test_an_arch_without_kernels_is_named() -> None:
-    with pytest.raises(NoFeasibleKernel, match=r"got sm100 \(b200\), allowed: sm90"):
-        ModelPicker(load_sku("b200")).pick(problem())
+    old = replace(H200, name="v100", arch=replace(H200.arch, name="sm70", family="sm70"))
+    with pytest.raises(NoFeasibleKernel, match=r"got sm70 \(v100\), allowed: sm100, sm103, sm90"):
+        ModelPicker(old).pick(problem())
+
+
+def test_a_pick_for_blackwell_can_run() -> None:
+    sku = load_sku("b300")
+    pick = ModelPicker(sku).pick(problem())
+    assert check(problem().signature, pick.config, sku.arch)
 
 
 def test_a_head_dim_beyond_the_arch_has_its_reason() -> None:
