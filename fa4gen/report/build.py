@@ -136,6 +136,7 @@ def tuning(
         geomean_gain=report.geomean_gain,
         rows=rows,
         not_started=report.not_started,
+        defaults_from=space_for(sku.arch.name).defaults_from,
     )
 
 

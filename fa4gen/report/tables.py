@@ -228,7 +228,8 @@ def tuning(view: TuneView) -> RenderableType:
     heading = Text(f"{view.sku}, {view.policy}", style="bold")
     missing = [Text(line, style="red") for line in failed]
     where = Text(f"Kept in {view.database}", overflow="fold")
-    return _with_notice(Group(heading, Rows(rows), *missing, "", closing, where), rows)
+    default = f"The default kernel, gain 1, has {view.defaults_from}." if view.defaults_from else ""
+    return _with_notice(Group(heading, Rows(rows), *missing, "", closing, default, where), rows)
 
 
 def trials_text(trials: Mapping[str, int]) -> str:

@@ -183,6 +183,8 @@ class TuneView:
     rows: tuple[TuneRowView, ...]
     not_started: tuple[AttentionProblem, ...] = ()
     """Problems left over by an interruption."""
+    defaults_from: str = ""
+    """Whose choice the default kernels are, over which the gains are."""
 
 
 @dataclass(frozen=True, slots=True)

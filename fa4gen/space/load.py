@@ -13,7 +13,7 @@ from fa4gen.core.paths import data_dir
 from fa4gen.hardware import load_arch
 from fa4gen.space.space import DefaultRow, Knob, SearchSpace
 
-_TOP_KEYS = {"name", "arch", "direction", "knob", "default"}
+_TOP_KEYS = {"name", "arch", "direction", "defaults_from", "knob", "default"}
 _KNOB_KEYS = {"name", "ordered", "values", "meaning", "why"}
 _ROW_KEYS = {"head_dim_max", "head_dim_v_max", "why", "config"}
 _FOR_SOME = "archs"
@@ -67,7 +67,7 @@ def _parse(data: dict[str, Any], name: str, arch_name: str | None) -> SearchSpac
     if twice := {knob for knob in names if names.count(knob) > 1}:
         raise ResourceError(f"knob: got {', '.join(sorted(twice))} twice, allowed: once")
     rows = tuple(_row(entry) for entry in data["default"] if _is_for(entry, arch_name))
-    space = SearchSpace(name, arch_name, data["direction"], knobs, rows)
+    space = SearchSpace(name, arch_name, data["direction"], knobs, rows, data["defaults_from"])
     for row in rows:
         if not space.contains(row.config):
             raise ResourceError(

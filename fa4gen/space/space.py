@@ -64,6 +64,8 @@ class SearchSpace:
     """``fwd`` or ``bwd``."""
     knobs: tuple[Knob, ...]
     defaults: tuple[DefaultRow, ...]
+    defaults_from: str
+    """Whose choice the defaults are, in a few words."""
 
     @cached_property
     def free_knobs(self) -> tuple[Knob, ...]:
