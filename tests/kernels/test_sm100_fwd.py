@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fa4gen.codegen import render
@@ -23,8 +24,15 @@ from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.emulator import run
 from fa4gen.evaluate.correctness import Distribution
-from fa4gen.evaluate.emulated import Trial, emulate_attention
+from fa4gen.evaluate.emulated import (
+    Trial,
+    compare,
+    emulate_attention,
+    make_inputs,
+    poisoned_outputs,
+)
 from fa4gen.feasibility import check, rows_per_cta, smem_bytes
 from fa4gen.feasibility.sm100_footprint import tmem_columns_allocated
 from fa4gen.hardware import load_arch
@@ -216,3 +224,23 @@ def test_random_kernels_are_right(seed: int) -> None:
     kernel = replace(base, arch_name=arch_name, config=config)
     prove(kernel, [(kind, make(kernel)) for kind, make in KINDS.items()])
     check_resources(kernel)
+
+
+@pytest.mark.slow
+def test_strided_views_and_any_scale() -> None:
+    """K and V side by side in one tensor, Q with a gap after each head, another softmax scale."""
+    signature = KernelSignature(DType.BF16, 64, 64, True, 2)
+    kernel = Kernel("sm100", signature, space_for("sm100").default(signature))
+    problem = kernel.problem(150, 190, batch=2, heads=2)
+    q, k, v = make_inputs(problem, Distribution.NORMAL, 8)
+    wide_q = np.full((*q.shape[:3], 96), np.nan, q.dtype)
+    both = np.empty((*k.shape[:2], 2, *k.shape[2:]), k.dtype)
+    wide_q[..., :64], both[:, :, 0], both[:, :, 1] = q, k, v
+    out, lse = poisoned_outputs(problem)
+    views = (wide_q[..., :64], both[:, :, 0], both[:, :, 1], out, lse)
+    host = host_of_artifact(compiled(kernel), load_arch("sm100").target)
+    report = run(host, *views, 0.3, 2, policies=POLICIES)
+    assert report.ok, "\n".join(map(str, report.findings))
+    exp2_error = max_relative_error(kernel.config.exp2_poly_degree)
+    for accuracy in compare(problem, (q, k, v), (out, lse), 0.3, exp2_error):
+        assert accuracy.ok, accuracy
