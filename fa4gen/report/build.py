@@ -95,6 +95,7 @@ def selection(explanation: Explanation, sku: Sku) -> SelectionView:
         row_sku=row.sku if row is not None else "",
         origin=row.origin.value if row is not None else "",
         config=picked.config,
+        knobs={k.name: getattr(picked.config, k.name) for k in space_for(sku.arch.name).knobs},
         changed={name: mine for name, (mine, _) in explanation.differences.items()},
         timing=TimingView.of(row.problem, row.evaluation) if row is not None else None,
         predicted_us=explanation.predicted.time_us,

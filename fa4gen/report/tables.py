@@ -194,7 +194,7 @@ def selection(view: SelectionView) -> RenderableType:
             ladder.add_row(other.rung, other.candidate, Text(other.reason, style="dim"))
         blocks += ["", ladder]
     facts = grid("knob", "value", "")
-    for name, value in view.config.to_dict().items():
+    for name, value in view.knobs.items():
         mark = "not the default" if name in view.changed else ""
         facts.add_row(name, knob_text(value), Text(mark, style="green"))
     return Group(*blocks, "", facts)

@@ -140,6 +140,8 @@ class SelectionView:
     row_sku: str
     origin: str
     config: KernelConfig
+    knobs: dict[str, KnobValue]
+    """Those that the kernel of this SKU has, with their values."""
     changed: dict[str, KnobValue]
     timing: TimingView | None
     """Time of the row that was picked (of *its* problem)."""

@@ -32,7 +32,7 @@ class Knob:
 
 @dataclass(frozen=True, slots=True)
 class DefaultRow:
-    """One row of the table of defaults; the first row that matches a signature wins."""
+    """One row of the table of defaults; the first that matches a signature and is feasible wins."""
 
     head_dim_max: int
     """Largest padded ``head_dim`` the row holds for."""
@@ -95,9 +95,13 @@ class SearchSpace:
         Raises:
             NoFeasibleKernel: the head dimensions are beyond the table.
         """
-        for row in self.defaults:
-            if row.matches(signature):
+        matching = [row for row in self.defaults if row.matches(signature)]
+        arch = load_arch(self.arch)
+        for row in matching:
+            if check(signature, row.config, arch):
                 return row
+        if matching:
+            return matching[0]
         largest = max(self.defaults, key=lambda row: (row.head_dim_max, row.head_dim_v_max))
         raise NoFeasibleKernel(
             f"space {self.name}: got head_dim {signature.head_dim} and head_dim_v "

@@ -203,6 +203,7 @@ DEFAULTS = [
         KernelSignature(DType.FP16, 192, 128, True, 1),
         KernelSignature(DType.BF16, 192, 128, False, 1),
         KernelSignature(DType.BF16, 256, 256, True, 1),
+        KernelSignature(DType.BF16, 128, 80, False, 1),
     )
 ]
 

@@ -37,16 +37,18 @@ def test_every_space_has_the_knobs_of_its_template(name: str) -> None:
     assert load_arch(space.arch).name == space.arch
 
 
+@pytest.mark.parametrize("arch_name", list_archs())
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("group", [1, 2, 3, 5, 8, 64])
-def test_defaults_run_for_every_head_dim(causal: bool, group: int) -> None:
+def test_defaults_run_for_every_head_dim(arch_name: str, causal: bool, group: int) -> None:
+    space, arch = space_for(arch_name), load_arch(arch_name)
     for head_dim, head_dim_v in itertools.product(HEAD_DIMS, HEAD_DIMS):
         signature = KernelSignature(DType.FP16, head_dim, head_dim_v, causal, group)
-        config = SPACE.default(signature)
-        verdict = check(signature, config, SM90)
+        config = space.default(signature)
+        verdict = check(signature, config, arch)
         assert verdict, f"{signature}: {verdict}"
-        assert canonicalise(signature, config, SM90) == config
-        assert SPACE.contains(config)
+        assert canonicalise(signature, config, arch) == config
+        assert space.contains(config)
 
 
 @pytest.mark.parametrize(
