@@ -9,6 +9,7 @@ from fa4gen.feasibility.canonical import canonicalise
 from fa4gen.feasibility.check import (
     check,
     derived_knobs,
+    l2_section_bytes,
     num_threads,
     rows_per_cta,
     rule_knobs,
@@ -21,6 +22,7 @@ __all__ = [
     "canonicalise",
     "check",
     "derived_knobs",
+    "l2_section_bytes",
     "num_threads",
     "rows_per_cta",
     "rule_knobs",

@@ -78,6 +78,15 @@ def rows_per_cta(config: KernelConfig, arch: Arch) -> int:
     return _family(arch).rows_per_cta(config)
 
 
+def l2_section_bytes(config: KernelConfig, arch: Arch) -> int:
+    """Bytes of K and V that the tiles in flight should share in the L2.
+
+    Raises:
+        UnknownName: no kernel exists for this arch.
+    """
+    return _family(arch).l2_section_bytes(config)
+
+
 def supported_archs() -> tuple[str, ...]:
     """Names of the architectures that have rules, and so may have kernels."""
     return tuple(name for name in list_archs() if load_arch(name).family in _FAMILIES)

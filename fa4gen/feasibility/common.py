@@ -46,6 +46,8 @@ class Family:
     """Threads of a CTA."""
     rows_per_cta: Callable[[KernelConfig], int]
     """Query rows of a CTA."""
+    l2_section_bytes: Callable[[KernelConfig], int]
+    """K and V that the tiles in flight should share in the L2."""
 
 
 REG_GRANULE = 8

@@ -61,6 +61,11 @@ def rows_per_cta(config: KernelConfig) -> int:
     return config.num_q_stages * config.tile_m
 
 
+def l2_section_bytes(config: KernelConfig) -> int:
+    """K and V that tiles in flight should share in the L2."""
+    return config.l2_section_mb << 20
+
+
 def launch_regs(config: KernelConfig, arch: Arch) -> int:
     """Registers per thread a CTA starts with."""
     return share_of_registers(num_threads(config), arch)

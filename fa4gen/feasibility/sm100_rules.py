@@ -13,6 +13,7 @@ from fa4gen.feasibility.sm100_footprint import (
     OTHER_WARPGROUPS,
     SOFTMAX_BOOKKEEPING_REGS,
     correction_regs_needed,
+    l2_section_bytes,
     launch_regs,
     num_threads,
     rows_per_cta,
@@ -172,5 +173,6 @@ FAMILY = Family(
     smem_buffers=smem_buffers,
     num_threads=num_threads,
     rows_per_cta=rows_per_cta,
+    l2_section_bytes=l2_section_bytes,
 )
 """The kernel of sm_100a and sm_103a."""

@@ -52,6 +52,11 @@ def rows_per_cta(config: KernelConfig) -> int:
     return config.tile_m
 
 
+def l2_section_bytes(config: KernelConfig) -> int:
+    """K and V that tiles in flight should share. Source: templates/sm90/fwd.py.j2."""
+    return 32 << 20
+
+
 def launch_regs(config: KernelConfig, arch: Arch) -> int:
     """Registers per thread a CTA starts with."""
     return share_of_registers(num_threads(config), arch)

@@ -17,6 +17,7 @@ from fa4gen.feasibility.sm90_footprint import (
     BOOKKEEPING_REGS,
     accumulator_regs,
     consumer_regs_needed,
+    l2_section_bytes,
     launch_regs,
     num_consumer_warpgroups,
     num_threads,
@@ -111,5 +112,6 @@ FAMILY = Family(
     smem_buffers=smem_buffers,
     num_threads=num_threads,
     rows_per_cta=rows_per_cta,
+    l2_section_bytes=l2_section_bytes,
 )
 """The kernel of sm_90a."""

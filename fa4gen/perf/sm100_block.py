@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from fa4gen.core.config import KernelConfig, MmaOrder
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility.sm100_footprint import (
-    correction_regs_needed,
-    rows_per_cta,
-    softmax_regs_needed,
-)
+from fa4gen.feasibility.sm100_footprint import rows_per_cta
 from fa4gen.hardware import Arch
 from fa4gen.perf import sm100_calibration as cal
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost, rescale_share
@@ -48,7 +44,6 @@ def block_cost(signature: KernelSignature, config: KernelConfig, arch: Arch) -> 
     tensor = max(pipes["mma"], pipes["smem"], pipes["l2"])
     exposed = _hiding_leak(config) * min(tensor, softmax)
     total = max(tensor, softmax) + exposed + _serial(signature, config, arch)
-    total *= _spill_factor(config, arch)
     return BlockCost(
         pipes=pipes,
         softmax=softmax,
@@ -116,12 +111,3 @@ def _stage_stall(config: KernelConfig, pipes: dict[str, float], block: float) ->
     load = L2_LATENCY_CYCLES + pipes["l2"] / 2
     slack = (config.num_kv_stages - 1) / 2 * block
     return max(0.0, load - slack)
-
-
-def _spill_factor(config: KernelConfig, arch: Arch) -> float:
-    roles = (
-        (softmax_regs_needed(config), config.regs_softmax),
-        (correction_regs_needed(config), config.regs_correction),
-    )
-    lack = max(needed / min(given, arch.max_regs_per_thread) - 1.0 for needed, given in roles)
-    return 1.0 + cal.SPILL_SLOWDOWN * max(0.0, lack)

@@ -51,6 +51,3 @@ CLUSTER_TILE_CYCLES = 300.0
 
 CLC_CYCLES = 150.0
 """Asking for the next tile, as far as nothing hides it. assumed."""
-
-SPILL_SLOWDOWN = 20.0
-"""Relative slowdown per relative lack of registers. assumed: as on Hopper."""

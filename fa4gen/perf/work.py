@@ -7,11 +7,8 @@ from functools import lru_cache
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.feasibility import rows_per_cta
+from fa4gen.feasibility import l2_section_bytes, rows_per_cta
 from fa4gen.hardware import Arch
-
-SM90_L2_SECTION_BYTES = 32 << 20
-"""K and V that the tiles in flight share on Hopper. Source: templates/sm90/fwd.py.j2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +77,9 @@ def count_work(problem: AttentionProblem, config: KernelConfig, arch: Arch) -> W
     heads = problem.num_heads_q // group
     dims = problem.head_dim + problem.head_dim_v
     head_bytes = problem.seqlen_k * dims * problem.dtype.itemsize
-    sm90 = arch.family == "sm90"
-    shared_bytes = SM90_L2_SECTION_BYTES if sm90 else config.l2_section_mb << 20
-    section = max(shared_bytes // head_bytes, 1) * (problem.qhead_per_kvhead // group)
+    section = max(l2_section_bytes(config, arch) // head_bytes, 1) * (
+        problem.qhead_per_kvhead // group
+    )
     return _count(
         (problem.batch * heads, section),
         (problem.seqlen_q, problem.seqlen_k, problem.causal),
