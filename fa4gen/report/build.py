@@ -42,6 +42,7 @@ def dispatch_row(row: DispatchRow) -> RowView:
         changed=changed(row.problem, row.config, load_sku(row.sku)),
         timing=TimingView.of(row.problem, row.evaluation),
         note=note(row.evaluation),
+        checked=checked(row.evaluation),
     )
 
 

@@ -119,12 +119,14 @@ def _with_notice(drawing: RenderableType, rows: tuple[RowView, ...]) -> Renderab
 
 
 def _emulated_note(rows: tuple[RowView, ...]) -> Text:
-    emulated = sum(row.checked is Source.EMULATED for row in rows)
+    modelled = [row for row in rows if row.timing and row.timing.source is Source.MODELLED]
+    emulated = sum(row.checked is Source.EMULATED for row in modelled)
     return Text(
-        f"emulated: {emulated} of {len(rows)} kernels ran in the emulator, PTX instruction by PTX "
-        "instruction, and matched float64 attention with no race, deadlock or wild access."
+        f"emulated: {emulated} of {len(modelled)} kernels with modelled times ran in the emulator, "
+        "PTX instruction by PTX instruction, and matched float64 attention with no race, deadlock "
+        "or wild access."
         if emulated
-        else "None of these kernels was run, on a GPU or in the emulator.",
+        else "None of the kernels with modelled times was run, on a GPU or in the emulator.",
         style="yellow",
     )
 

@@ -56,10 +56,19 @@ class Records:
         key: which evaluations to read.
         reuse: whether times from before this search are believed.
         retry_failed: whether failures from before this search are forgotten.
+        checked_only: whether times of kernels that nobody compared with float64 are ignored.
     """
 
-    def __init__(self, store: Store, key: StudyKey, *, reuse: bool, retry_failed: bool) -> None:
-        self._store, self._key = store, key
+    def __init__(
+        self,
+        store: Store,
+        key: StudyKey,
+        *,
+        reuse: bool,
+        retry_failed: bool,
+        checked_only: bool = False,
+    ) -> None:
+        self._store, self._key, self._checked_only = store, key, checked_only
         self._known: dict[str, Known] = {}
         self._mine: set[int] = set()
         self._skip: set[int] = set()
@@ -84,8 +93,13 @@ class Records:
         return [
             Known(row.record_id, row.config, row.evaluation)
             for row in stored
-            if row.origin is Origin.USER
+            if row.origin is Origin.USER and self.believes(row.evaluation)
         ]
+
+    def believes(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluation is evidence in this search: a failure is, a guess may not be."""
+        guess = evaluation.outcome is Outcome.OK and evaluation.accuracy is None
+        return not (guess and self._checked_only)
 
     def refresh(self) -> list[Known]:
         """Read what others wrote, at most every :data:`REFRESH_S`; gives what is new."""

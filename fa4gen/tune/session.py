@@ -168,7 +168,11 @@ class ProblemTuner:
                 f"{anchor.provenance.sku}, allowed: {self.key.source.value} on {self.key.sku}"
             )
         self.records = Records(
-            around.store, self.key, reuse=settings.resume, retry_failed=settings.retry_failed
+            around.store,
+            self.key,
+            reuse=settings.resume,
+            retry_failed=settings.retry_failed,
+            checked_only=anchor.accuracy is not None,
         )
         self.study = TunerStudy.open(
             self.key, Knobs(around.space.knobs), storage=around.storage, resume=settings.resume
@@ -198,7 +202,8 @@ class ProblemTuner:
             if row.problem != self.problem or row.origin is not Origin.USER:
                 continue
             self.has_row = True
-            if row.evaluation.provenance.template_hash == self.key.template_hash:
+            same = row.evaluation.provenance.template_hash == self.key.template_hash
+            if same and self.records.believes(row.evaluation):
                 self.winner = Known(row.record_id, row.config, row.evaluation)
 
     def _rows(self) -> list[DispatchRow]:

@@ -65,6 +65,14 @@ def test_tune_without_a_gpu_is_modelled_and_says_so(run: Run, workload: str) -> 
     assert "[1/1] b1 s256" in result.stderr
 
 
+@pytest.mark.usefixtures("tuned")
+def test_show_says_where_a_kernel_was_checked(run: Run) -> None:
+    """The tuned row is a guess; a shipped one of the H200 was checked on the GPU."""
+    rows = json.loads(run("show", "--json").stdout)["rows"]
+    assert {row["checked"] for row in rows if row["origin"] == "user"} == {None}
+    assert {row["checked"] for row in rows if row["origin"] == "shipped"} == {"measured"}
+
+
 def test_tune_as_json_is_one_value_on_stdout(tuned: Any) -> None:
     (row,) = tuned["rows"]
     assert row["problem"]["text"] == " ".join(PROBLEM)
