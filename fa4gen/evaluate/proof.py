@@ -9,11 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NoReturn
 
 from fa4gen.compile import Artifact
 from fa4gen.compile.emulation import host_of_artifact
@@ -166,13 +168,16 @@ class ProofPool:
         """``workers`` defaults to the CPUs this process may use."""
         self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
+        self._closed = False
 
     def submit(self, claim: Claim) -> Future[Proof]:
         """Begin to prove.
 
         Raises:
-            EvaluationError: no process can be started.
+            EvaluationError: no process can be started, or the pool was closed.
         """
+        if self._closed:
+            raise EvaluationError("proof: the pool is closed; make another evaluator")
         for _ in range(2):
             pool = self._running()
             try:
@@ -182,7 +187,8 @@ class ProofPool:
         raise EvaluationError("proof: no process can be started; see the system's limits")
 
     def close(self) -> None:
-        """End the processes; what they were proving is lost."""
+        """End the processes; what they have not begun to prove is dropped."""
+        self._closed = True
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -190,7 +196,7 @@ class ProofPool:
     def _running(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers, _context(), initializer=_ignore_interrupts
+                self.workers, _context(), initializer=_follow_parent
             )
         return self._pool
 
@@ -201,6 +207,18 @@ def _context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("spawn")
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent decides what ends."""
+def _follow_parent() -> None:
+    """End when the parent does, and only then.
+
+    Ctrl-C reaches the whole process group, but the parent decides what ends; and a parent that is
+    killed can tell nobody.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> NoReturn:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

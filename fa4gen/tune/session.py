@@ -299,18 +299,15 @@ class ProblemTuner:
         better = known.gain > self.tally.best_gain
         if better:
             self.tally.best_gain, self.tally.since_better = known.gain, 0
-        place = (self.problem, self.index)
-        self.around.listener.on_trial(
-            TrialEvent(
-                *place, number, origin, config, evaluation, known.record_id, self._progress()
-            )
-        )
+        self._announce(known, origin, number)
         stored = known.proven and self._beats_winner(known)
         if stored:
             self._set_winner(known)
         if better or stored:
             self.around.listener.on_incumbent(
-                IncumbentEvent(*place, config, evaluation, known.record_id, stored)
+                IncumbentEvent(
+                    self.problem, self.index, config, evaluation, known.record_id, stored
+                )
             )
         return known
 
@@ -358,18 +355,14 @@ class ProblemTuner:
 
     def _recorded_final(self, config: KernelConfig, evaluation: Evaluation) -> Known:
         known = self.records.add(config, evaluation)
-        event = TrialEvent(
-            self.problem,
-            self.index,
-            None,
-            "shootout",
-            config,
-            evaluation,
-            known.record_id,
-            self._progress(),
-        )
-        self.around.listener.on_trial(event)
+        self._announce(known, "shootout", None)
         return known
+
+    def _announce(self, known: Known, origin: str, number: int | None) -> None:
+        trial = (number, origin, known.config, known.evaluation, known.record_id)
+        self.around.listener.on_trial(
+            TrialEvent(self.problem, self.index, *trial, self._progress())
+        )
 
     def _progress(self) -> Progress:
         return Progress(

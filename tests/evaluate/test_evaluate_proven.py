@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +158,50 @@ def test_a_broken_emulator_is_no_outcome(error: Exception, message: str) -> None
     evaluator, _ = evaluator_with(lambda claim: error)
     with pytest.raises(EvaluationError, match=message):
         evaluator.evaluate(PROBLEM, space_for("sm100").default(PROBLEM.signature))
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, other than as a zombie that nobody has waited for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_processes_end_with_a_killed_parent() -> None:
+    program = """if __name__ == "__main__":
+        from fa4gen.evaluate.proof import ProofPool
+        pool = ProofPool(workers=2)
+        print(*[pool.submit(None).exception() for _ in range(2)], flush=True)
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert "NoneType" in parent.stdout.readline()  # they run, and are idle
+        workers = children(parent.pid)
+        assert len(workers) >= 2
+        parent.kill()
+    until = time.monotonic() + 20
+    while (left := [pid for pid in workers if is_running(pid)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left
+
+
+def test_a_closed_pool_says_so() -> None:
+    pool = ProofPool(workers=1)
+    pool.close()
+    claim: Any = None
+    with pytest.raises(EvaluationError, match="the pool is closed"):
+        pool.submit(claim)
 
 
 def test_cases_go_round_the_ring_and_over_the_edges() -> None:
