@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fa4gen.cli.machine import FALLBACK_SKU
 from fa4gen.cli.problem_text import WORDS
 
 ProblemArgument = Annotated[
@@ -18,7 +19,8 @@ SkuOption = Annotated[
     str,
     typer.Option(
         metavar="auto|NAME",
-        help="GPU product, see list-skus; auto is the GPU in this machine, or h200 if none is.",
+        help=f"GPU product, see list-skus; auto is the GPU in this machine, or {FALLBACK_SKU} if "
+        "there is none.",
     ),
 ]
 SkuFilter = Annotated[

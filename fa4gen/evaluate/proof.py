@@ -195,9 +195,7 @@ class ProofPool:
 
     def _running(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers, _context(), initializer=_follow_parent
-            )
+            self._pool = ProcessPoolExecutor(self.workers, _context(), initializer=_follow_parent)
         return self._pool
 
 
