@@ -23,9 +23,10 @@ class AsyncOp:
         perform: Does the work, all at once: reads the sources, writes the destinations, signals.
         after: Operations that must be complete before.
         label: For traces: ``tma load 16384 B``.
+        size: For cycle models: ``(m, n, k)`` of an MMA, ``(bytes,)`` of a copy.
     """
 
-    __slots__ = ("after", "done", "issued", "label", "perform", "place")
+    __slots__ = ("after", "done", "issued", "label", "perform", "place", "size")
 
     def __init__(
         self,
@@ -33,9 +34,10 @@ class AsyncOp:
         perform: Callable[[], None],
         after: tuple[AsyncOp, ...] = (),
         label: str = "",
+        size: tuple[int, ...] = (),
     ) -> None:
         self.done: bool = False
-        self.place, self.perform, self.label = place, perform, label
+        self.place, self.perform, self.label, self.size = place, perform, label, size
         self.after = tuple(op for op in after if not op.done)
         self.issued = 0
 
@@ -51,11 +53,14 @@ class Engine:
     def __init__(self, cluster: Cluster, policy: Policy, dice: Dice) -> None:
         self._cluster, self._policy, self._dice = cluster, policy, dice
         self.outstanding: list[AsyncOp] = []
+        self.completing: AsyncOp | None = None
+        """Whose work is being done right now: what it signals is its own."""
 
     def submit(self, op: AsyncOp) -> AsyncOp:
         """Take an operation on; an eager policy completes it here."""
         op.issued = self._cluster.now
         self._cluster.progress += 1
+        self._cluster.trace_submit(op)
         if self._policy.is_eager and op.ready:
             self._complete(op)
         else:
@@ -90,10 +95,13 @@ class Engine:
         return True
 
     def _complete(self, op: AsyncOp) -> None:
+        self.completing = op
         try:
             op.perform()
         except KernelFault as error:
             raise located(error, op.place) from error
+        finally:
+            self.completing = None
         op.done, op.after = True, ()
         if op in self.outstanding:
             self.outstanding.remove(op)

@@ -79,6 +79,7 @@ class MBarrier:
             count = self.pending
         self._join(vector)
         self.arrivals.append(place)
+        self.cluster.trace_signal(self.stamp, place)
         self.pending -= count
         self._advance()
 
@@ -105,6 +106,7 @@ class MBarrier:
         """``size`` bytes have arrived; ``vector`` is what their observation releases besides."""
         self._check_alive(place)
         self._join(vector)
+        self.cluster.trace_signal(self.stamp, place)
         self.tx -= size
         self._check_tx(place)
         self._advance()
@@ -130,17 +132,20 @@ class MBarrier:
             self.cluster.at_end.append(self._check_copies)
         self._copied = self.stamp[1], place
 
-    def image(self) -> int:
-        """The 64 bits that ``mbarrier.arrive`` hands out.
+    def image(self, tx: int) -> int:
+        """The 64 bits that ``mbarrier.arrive`` hands out, where the tx-count was ``tx``.
 
         Bit 63 is the parity of the phase, bits 43 to 62 hold ``2 ** 20`` - pending arrivals, bits 1
-        to 20 ``2 ** 20`` - expected arrivals (SASS of ``mbarrier.init`` and ``.pending_count`` for
-        sm_90). Where the tx-count is, is not known; it is left out.
+        to 20 ``2 ** 20`` - expected arrivals, bits 21 to 41 ``2 ** 21`` - tx-count. So it lies in
+        the memory of an H200; an arrival there hands out the upper half alone and leaves in the
+        lower one what the register held (recorded 2026-11-21, ``barriers/memory-image``,
+        ``barriers/bytes`` and ``barriers/phases`` of tests/emulator/hopper).
         """
         field = 1 << 20
         return (
             (self.phase & 1) << 63
             | (field - self.pending & field - 1) << 43
+            | (2 * field - tx & 2 * field - 1) << 21
             | (field - self.expected & field - 1) << 1
         )
 
@@ -156,6 +161,8 @@ class MBarrier:
                 self.place,
             )
         self.observed = self.phase
+        if self.phase:
+            self.cluster.trace_pass(warp, (self.component, self.base + self.phase))
 
     def _check_alive(self, place: Place) -> None:
         """Shared memory of a CTA that has ended may be another's already."""

@@ -143,11 +143,15 @@ class Builder:
     Attributes:
         pipe: Where this form executes, if not where its row of the opcode table says: ``add`` is
             for integers and for floats.
+        reads: Slots of the registers that the instruction reads.
+        writes: Slots of those that it writes.
     """
 
     def __init__(self, inst: Instruction, mods: Modifiers, plan: SlotPlan) -> None:
         self.inst, self.mods, self._plan = inst, mods, plan
         self.pipe: Pipe | None = None
+        self.reads: set[int] = {inst.guard.register.slot} if inst.guard else set()
+        self.writes: set[int] = set()
 
     @property
     def entry(self) -> Entry:
@@ -182,6 +186,7 @@ class Builder:
         if isinstance(operand, Register):
             if WIDTHS[operand.type] != width:
                 self.fail(f"{operand.name}: got a {operand.type} register, wanted {width} bits")
+            self.reads.add(operand.slot)
             return operand.slot
         raise unsupported(self.inst, f"got {operand} as a source of {width} bits")
 
@@ -191,6 +196,7 @@ class Builder:
             if WIDTHS[operand.type] < width:
                 self.fail(f"{operand.name}: got a {operand.type} register for {width} bits")
             slot, dtype = operand.slot, UNSIGNED[width]
+            self.reads.add(slot)
             return lambda warp: warp.regs[slot].astype(dtype)
         slot = self.src(operand, width)
         return lambda warp: warp.regs[slot]
@@ -204,6 +210,7 @@ class Builder:
         if width and WIDTHS[operand.type] != width:
             self.fail(f"{operand.name}: got a {operand.type} register, wanted {width} bits")
         self._plan.written.add(operand.slot)
+        self.writes.add(operand.slot)
         return operand.slot
 
     def packs(self, slots: tuple[int, ...]) -> None:
@@ -242,6 +249,7 @@ class Builder:
             if WIDTHS[base.type] not in ADDRESS_WIDTHS:
                 self.fail(f"{base.name}: got a {base.type} register as an address")
             slot, narrow = base.slot, WIDTHS[base.type] == ADDRESS_WIDTHS[0]
+            self.reads.add(slot)
         else:
             slot, narrow = self.src(base, 64), False
         step = np.uint64(offset & 0xFFFFFFFFFFFFFFFF)

@@ -173,10 +173,10 @@ class BulkGroups:
         stamp = agent.source(Source.BULK_READ), self._issued + 1
         return Access(stamp, agent.vector.copy(), self._warp.place(), proxy=True)
 
-    def issue(self, lane: int, perform: Callable[[], None], label: str) -> None:
-        """Send the copy on its way whose reads were asked for last."""
+    def issue(self, lane: int, perform: Callable[[], None], label: str, size: int) -> None:
+        """Send the copy of ``size`` bytes on its way whose reads were asked for last."""
         self._issued += 1
-        op = AsyncOp(self._warp.place(), perform, label=label)
+        op = AsyncOp(self._warp.place(), perform, label=label, size=(size,))
         self._open.setdefault(lane, []).append(_Outgoing(self._issued, op))
         self._warp.cta.cluster.engine.submit(op)
 

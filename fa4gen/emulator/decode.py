@@ -32,6 +32,8 @@ class Program:
         specs: Its row of the opcode table.
         constants: Values of the slots that never change.
         environment: Slots that a starting warp fills, with their widths in bits.
+        reads: For each instruction, the slots of the registers it reads, its guard's among them.
+        writes: And those it writes.
     """
 
     module: Module
@@ -41,6 +43,8 @@ class Program:
     num_slots: int
     constants: dict[int, Lanes]
     environment: dict[int, tuple[Special | Symbol, int]]
+    reads: tuple[tuple[int, ...], ...] = ()
+    writes: tuple[tuple[int, ...], ...] = ()
 
 
 def decode(module: Module, name: str | None = None) -> Program:
@@ -60,14 +64,24 @@ def decode(module: Module, name: str | None = None) -> Program:
     entry = _with_an_end(module.entry(name))
     _load_instructions()
     plan = SlotPlan(entry)
-    ops, specs = [], []
+    ops, specs, reads, writes = [], [], [], []
     for inst in entry.instructions:
-        op, spec = _decode_one(inst, plan)
+        op, spec, builder = _decode_one(inst, plan)
         ops.append(op)
         specs.append(spec)
+        reads.append(tuple(sorted(builder.reads)))
+        writes.append(tuple(sorted(builder.writes)))
     plan.fill_undefined()
     return Program(
-        module, entry, tuple(ops), tuple(specs), plan.count, plan.constants, plan.environment
+        module,
+        entry,
+        tuple(ops),
+        tuple(specs),
+        plan.count,
+        plan.constants,
+        plan.environment,
+        tuple(reads),
+        tuple(writes),
     )
 
 
@@ -84,7 +98,7 @@ def _with_an_end(entry: Entry) -> Entry:
     return replace(entry, instructions=(*code, end))
 
 
-def _decode_one(inst: Instruction, plan: SlotPlan) -> tuple[Op, OpcodeSpec]:
+def _decode_one(inst: Instruction, plan: SlotPlan) -> tuple[Op, OpcodeSpec, Builder]:
     parts = inst.parts
     spec = lookup(parts)
     if spec is None:
@@ -100,7 +114,7 @@ def _decode_one(inst: Instruction, plan: SlotPlan) -> tuple[Op, OpcodeSpec]:
         spec = replace(spec, pipe=builder.pipe)
     if inst.guard is not None and not spec.own_guard:
         op = _guarded(op, inst.guard)
-    return op, spec
+    return op, spec, builder
 
 
 def _guarded(op: Op, guard: Guard) -> Op:

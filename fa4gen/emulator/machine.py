@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from fa4gen.emulator.warp import Wait, Warp
 from fa4gen.ptx.ir import Special, Symbol
 
 Index = tuple[int, int, int]
+PhaseKey: TypeAlias = Hashable
+"""One phase of one barrier, of whatever kind."""
 PATIENCE = 3
 """Rounds of time-outs without any progress after which a cluster counts as deadlocked."""
 
@@ -49,6 +51,10 @@ class Observer:
 
     Attributes:
         on_async: An asynchronous operation completed: (cluster, operation).
+        on_submit: A warp has issued an asynchronous operation: (cluster, operation).
+        on_signal: A barrier was told something: (cluster, key of the phase, where). While an
+            asynchronous operation completes (``cluster.engine.completing``), by that.
+        on_pass: A wait for a phase is over: (warp, key of the phase).
         on_barrier: A phase of an mbarrier completed.
         on_turn: A warp ran: (warp, first and last moment, what it had waited for).
         on_end: A cluster has ended.
@@ -56,6 +62,9 @@ class Observer:
     """
 
     on_async: Callable[[Cluster, AsyncOp], None] | None = None
+    on_submit: Callable[[Cluster, AsyncOp], None] | None = None
+    on_signal: Callable[[Cluster, PhaseKey, Place], None] | None = None
+    on_pass: Callable[[Warp, PhaseKey], None] | None = None
     on_barrier: Callable[[Cluster, MBarrier], None] | None = None
     on_turn: Callable[[Warp, int, int, Wait | None], None] | None = None
     on_end: Callable[[Cluster], None] | None = None
@@ -221,6 +230,21 @@ class Cluster:
         """Tell the observer of a completion."""
         if self.grid.observer.on_async is not None:
             self.grid.observer.on_async(self, op)
+
+    def trace_submit(self, op: AsyncOp) -> None:
+        """Tell the observer of an operation that was issued."""
+        if self.grid.observer.on_submit is not None:
+            self.grid.observer.on_submit(self, op)
+
+    def trace_signal(self, key: PhaseKey, place: Place) -> None:
+        """Tell the observer of what a barrier was told."""
+        if self.grid.observer.on_signal is not None:
+            self.grid.observer.on_signal(self, key, place)
+
+    def trace_pass(self, warp: Warp, key: PhaseKey) -> None:
+        """Tell the observer of a wait that is over."""
+        if self.grid.observer.on_pass is not None:
+            self.grid.observer.on_pass(warp, key)
 
     def trace_barrier(self, barrier: MBarrier) -> None:
         """Tell the observer of a phase that is complete."""

@@ -74,6 +74,7 @@ class NamedBarrier:
         now.ones, now.voters = now.ones + vote[0], now.voters + vote[1]
         np.maximum(now.vector, warp.agent.release(), out=now.vector)
         self._cta.cluster.progress += 1
+        self._cta.cluster.trace_signal(now, warp.place())
         self.settle()
         return now
 
@@ -134,6 +135,7 @@ class ClusterBarrier:
         if key in self.arrived:
             raise warp.fault(f"{self}: warp {warp.index} arrives twice in one phase")
         self.arrived.add(key)
+        self._cluster.trace_signal(("cluster", self.generation), warp.place())
         handed = fenced(warp) if relaxed else warp.agent.release()
         if handed is not None:
             np.maximum(self._arriving, handed, out=self._arriving)

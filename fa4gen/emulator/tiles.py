@@ -7,7 +7,7 @@ Addresses come from :mod:`fa4gen.emulator.layouts.tma`, maps from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,11 +31,13 @@ Granules: TypeAlias = npt.NDArray[np.generic]
 
 MAP_ALIGNMENT = 64
 """Bytes; of a tensor map in memory (PTX ISA 5.5.8, CUDA driver API: ``CUtensorMap``)."""
+_INFINITY, _NAN_TF32 = np.uint32(0x7F800000), np.uint32(0x7FFFE000)
 _PACKED_STEP, _PADDED_STEP = 64, 128
+_CHUNK_BYTES = 16
 _DTYPES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "V16"}
-_FILLS = {"f16": "7fff", "bf16": "7fff", "f32": "7fffffff", "f32.ftz": "7fffffff"}
-"""What an element out of bounds is where the map asks for NaN; the bits are not documented, these
-are the NaN that arithmetic makes."""
+_FILLS = {"f16": "7ff7", "bf16": "7ff7", "f32": "7ff77ff7", "f32.ftz": "7ff77ff7"}
+"""What an element out of bounds is where the map asks for NaN: no NaN that arithmetic makes
+(H200; ``tensor/load-nan-*`` of tests/emulator/hopper)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,16 @@ def tensor_at(warp: Warp, address: int) -> Tensor:
         raise warp.fault(f"{error}; it was read from {address:#x} in {block.name}") from error
 
 
-def tile_at(warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int) -> Tile:
+def tile_at(
+    warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int, writes: bool = False
+) -> Tile:
     """The box at ``coordinates`` of a tensor, at an offset of shared memory.
+
+    Args:
+        writes: Whether it is to be stored or reduced, and not loaded: where rows of the tensor end
+            within 16 bytes, these are written to their end (recorded of an H200, 2026-11-21,
+            ``tensor/store-*`` and ``tensor/reduce-ragged-*`` of tests/emulator/hopper; strides are
+            multiples of 16, so that is padding).
 
     Raises:
         KernelFault: coordinates or the offset do not fit the map, or a part of the box that is in
@@ -177,7 +187,8 @@ def tile_at(warp: Warp, tensor: Tensor, coordinates: Sequence[int], offset: int)
     """
     try:
         at = _in_bytes(tensor.map, coordinates)
-        plan = box_addresses(tensor, at, offset, padding=tensor.padding)
+        seen = _written(tensor) if writes else tensor
+        plan = box_addresses(seen, at, offset, padding=tensor.padding)
     except KernelFault as error:
         raise warp.fault(str(error)) from error
     touched = plan.global_ if plan.in_bounds is None else plan.global_[plan.in_bounds]
@@ -204,6 +215,13 @@ def _tensor(raw: bytes) -> Tensor:
         swizzle=t.permutation,
         padding=Padding(narrow.chunk_bytes) if narrow and narrow.padded else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _written(tensor: Tensor) -> Tensor:
+    """The tensor as far as stores and reductions of all of it write."""
+    per = _CHUNK_BYTES // tensor.element_bytes
+    return replace(tensor, dims=(-(-tensor.dims[0] // per) * per, *tensor.dims[1:]))
 
 
 def _in_bytes(t: TensorMap, coordinates: Sequence[int]) -> Sequence[int]:
@@ -236,12 +254,16 @@ def _fill(t: TensorMap, size: int) -> bytes:
 
 
 def _to_tf32(data: Granules) -> Granules:
-    """f32 rounded to 10 bits of mantissa: to nearest, and to even, which nobody has documented."""
+    """f32 rounded to 10 bits of mantissa, to nearest and to even; a NaN becomes 0x7FFFE000.
+
+    Nobody has documented it; an H200 does it so, subnormals included, and alike where the map says
+    ``f32.ftz`` (``tensor/load-as-tf32`` of tests/emulator/hopper).
+    """
     bits = data.view(np.uint32)
     even = bits + np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1))
-    special = bits & np.uint32(0x7F800000) == np.uint32(0x7F800000)
-    rounded = np.where(special, bits, even) & np.uint32(0xFFFFE000)
-    return rounded.view(data.dtype)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    rounded = np.where(magnitude == _INFINITY, bits, even & np.uint32(0xFFFFE000))
+    return np.where(magnitude > _INFINITY, _NAN_TF32, rounded).view(data.dtype)
 
 
 def _granules(block: Block, size: int) -> tuple[Granules, int]:

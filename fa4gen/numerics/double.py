@@ -1,7 +1,13 @@
 """f64 arithmetic with every rounding mode of PTX (PTX ISA 9.7.3), by exact rationals.
 
 NumPy rounds to nearest; the other modes work a lane at a time, since kernels hardly use them.
-Arguments are float64 arrays of one shape; a NaN stays the NaN that the CPU makes of it.
+Arguments are float64 arrays of one shape.
+
+An operand that is NaN becomes the result, made quiet: of two the second, but the dividend before
+the divisor, and an addend before a factor unless both factors are NaN. What is invalid gives
+0xFFF8000000000000. So it was recorded of an H200, 2026-11-21 (``float/nan-*-f64`` of
+tests/emulator/hopper). ptxas 13.0 exchanges factors, so an fma whose NaN are a factor and the
+addend may give either on hardware.
 """
 
 from __future__ import annotations
@@ -15,29 +21,45 @@ import numpy as np
 from fa4gen.numerics.arrays import F64, Rounding
 from fa4gen.numerics.ieee import fma64 as fma64_rn
 
+_QUIET = np.uint64(1 << 51)
+_INVALID = np.uint64(0xFFF8 << 48)
+
+
+def quiet(result: F64, *operands: F64) -> F64:
+    """``result`` with each NaN replaced by the first of ``operands`` that is one, made quiet, or
+    by the NaN of what is invalid."""
+    nan = np.isnan(result)
+    if not nan.any():
+        return result
+    found = np.full(result.shape, _INVALID)
+    for operand in reversed(operands):
+        found = np.where(np.isnan(operand), operand.view(np.uint64) | _QUIET, found)
+    return np.where(nan, found, result.view(np.uint64)).view(np.float64)
+
 
 def add64(a: F64, b: F64, rounding: Rounding = "rn") -> F64:
     """``a + b`` (PTX ISA 9.7.3.3)."""
-    if rounding == "rn":
-        return a + b
-    return fma64(a, np.ones_like(a), b, rounding)
+    total = a + b if rounding == "rn" else fma64(a, np.ones_like(a), b, rounding)
+    return quiet(total, b, a)
 
 
 def sub64(a: F64, b: F64, rounding: Rounding = "rn") -> F64:
     """``a - b`` (PTX ISA 9.7.3.4)."""
-    return add64(a, -b, rounding)
+    return quiet(add64(a, -b, rounding), b, a)
 
 
 def mul64(a: F64, b: F64, rounding: Rounding = "rn") -> F64:
     """``a * b`` (PTX ISA 9.7.3.5)."""
+    product = quiet(a * b, b, a)
     if rounding == "rn":
-        return a * b
-    return _lanewise(lambda x, y: Fraction(x) * Fraction(y), a * b, rounding, a, b)
+        return product
+    return _lanewise(lambda x, y: Fraction(x) * Fraction(y), product, rounding, a, b)
 
 
 def fma64(a: F64, b: F64, c: F64, rounding: Rounding = "rn") -> F64:
     """``a * b + c``, rounded once (PTX ISA 9.7.3.6)."""
-    nearest = fma64_rn(a, b, c)
+    factors = np.where(np.isnan(a) & np.isnan(b), b, c)
+    nearest = quiet(fma64_rn(a, b, c), factors, c, b, a)
     if rounding == "rn":
         return nearest
     result = _lanewise(_fused, nearest, rounding, a, b, c)
@@ -53,14 +75,15 @@ def fma64(a: F64, b: F64, c: F64, rounding: Rounding = "rn") -> F64:
 
 def div64(a: F64, b: F64, rounding: Rounding = "rn") -> F64:
     """``a / b`` (PTX ISA 9.7.3.8)."""
+    quotient = quiet(a / b, a, b)
     if rounding == "rn":
-        return a / b
-    return _lanewise(_quotient, a / b, rounding, a, b)
+        return quotient
+    return _lanewise(_quotient, quotient, rounding, a, b)
 
 
 def sqrt64(a: F64, rounding: Rounding = "rn") -> F64:
     """The square root (PTX ISA 9.7.3.15)."""
-    nearest: F64 = np.sqrt(a)
+    nearest: F64 = quiet(np.sqrt(a), a)
     if rounding == "rn":
         return nearest
     roots = zip(a.ravel().tolist(), nearest.ravel().tolist(), strict=True)

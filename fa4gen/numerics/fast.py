@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from fa4gen.numerics import mufu
 from fa4gen.numerics.arrays import F32, F64, U16, U32, HalfName, some
 from fa4gen.numerics.ieee import add32, canonical, fma32
 from fa4gen.numerics.minmax import max32, min32
@@ -111,13 +112,11 @@ def extreme32(name: str, sources: int) -> Callable[..., F32]:
 
 
 def ex2_ftz(x: F32) -> F32:
-    """``ex2.approx.ftz.f32``, as :func:`fa4gen.numerics.approx.ex2` models it."""
-    wide: F64 = np.exp2(x.astype(np.float64))
-    result = wide.astype(np.float32)
+    """``ex2.approx.ftz.f32``, as :func:`fa4gen.numerics.mufu.ex2` has it."""
     # A NaN counts as the smallest element, too.
-    if x.item(x.argmin()) >= _LEAST_EXPONENT:
-        return result
-    return canonical(np.where(result < np.float32(_LEAST), _ZERO, result))
+    if x.item(x.argmin()) >= _LEAST_EXPONENT and x.item(x.argmax()) < -_LEAST_EXPONENT:
+        return mufu.exponential(x).astype(np.int32).view(np.float32)
+    return mufu.ex2(x)
 
 
 def half(x: F32, name: HalfName) -> U16:

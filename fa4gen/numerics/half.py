@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fa4gen.numerics.arrays import F32, F64, NAN16, U16, HalfName, Rounding
+from fa4gen.numerics.arrays import F32, F64, NAN16, U16, HalfName, Mask, Rounding, some
 from fa4gen.numerics.encode import encode, to_odd, two_sum
 from fa4gen.numerics.formats import decode
 from fa4gen.numerics.ieee import add32, fma32
 from fa4gen.numerics.minmax import flush16
+
+_SIGN = np.array(0x8000, np.uint16)
+_MANTISSA, _LEAST_NORMAL, _SHIFT = 10, 0x0400, 8
 
 
 def add16(a: U16, b: U16, name: HalfName, ftz: bool = False, sat: bool = False) -> U16:
@@ -42,9 +45,14 @@ def fma16(
     return result.astype(np.uint16, copy=False)
 
 
-def neg16(x: U16) -> U16:
-    """``-x``: the sign bit turned over, of a NaN as well."""
-    return x ^ np.uint16(0x8000)
+def neg16(x: U16, name: HalfName) -> U16:
+    """``-x``; a NaN becomes the canonical one (an H200, 2026-11-21; SASS HADD2 and HFMA2)."""
+    return np.where(x & 0x7FFF > _infinity(name), NAN16, x ^ np.uint16(0x8000))
+
+
+def abs16(x: U16, name: HalfName) -> U16:
+    """``x`` without its sign; a NaN becomes the canonical one."""
+    return np.where(x & 0x7FFF > _infinity(name), NAN16, x & np.uint16(0x7FFF))
 
 
 def add_mixed(a: U16, c: F32, name: HalfName, rounding: Rounding = "rn", sat: bool = False) -> F32:
@@ -71,12 +79,24 @@ def _wide(x: U16, name: HalfName, ftz: bool) -> F64:
 def _finish(x: F64, name: HalfName, ftz: bool, sat: bool) -> U16:
     code = encode(x, name).astype(np.uint16)
     if ftz:
-        code = flush16(code)
+        code = flush16(np.where(_tiny(x, code), code & _SIGN, code))
     if not sat:
         return code
     one = _one(name)
     clamped = np.where(code >> 15 == 1, 0, np.minimum(code, one))
     return np.where(code == NAN16, 0, clamped).astype(np.uint16)
+
+
+def _tiny(x: F64, code: U16) -> Mask:
+    """Where ``x``, which f16 rounds to ``code``, is subnormal if exponents have no lower bound.
+
+    As :func:`fa4gen.numerics.ieee.round_and_flush` does for f32.
+    """
+    doubtful: Mask = code & ~_SIGN == _LEAST_NORMAL
+    if not some(doubtful):
+        return doubtful
+    scaled = encode(np.where(doubtful, x, 0.0) * 2.0**_SHIFT, "f16")
+    return np.asarray(doubtful & (scaled & 0x7FFF < _LEAST_NORMAL + (_SHIFT << _MANTISSA)))
 
 
 def _infinity(name: HalfName) -> int:

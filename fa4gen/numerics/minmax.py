@@ -88,8 +88,8 @@ def xorsign16(magnitude: U16, a: U16, b: U16) -> U16:
     return np.where(magnitude == NAN16, NAN16, signed)
 
 
-def abs16(x: U16) -> U16:
-    """``x`` without its sign, f16 or bf16."""
+def magnitude16(x: U16) -> U16:
+    """The code ``x`` without its sign, f16 or bf16."""
     return x & _MAGNITUDE16
 
 

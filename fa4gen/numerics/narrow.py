@@ -3,9 +3,10 @@
 Arrays are C-contiguous, of any shape. Two-element forms follow the operand order of PTX: in
 ``cvt.rn.bf16x2.f32 d, a, b`` the first source becomes the *upper* half of the destination.
 
-NaN: f16, bf16 and tf32 results are 0x7FFF, 0x7FFF and 0x7FFFFFFF; e4m3 and e5m2 give 0x7F, ue8m0
-0xFF; e2m1, e2m3 and e3m2 have none and give their largest positive value. These agree with the
-host-side code of CUDA's cuda_fp8.h, cuda_fp6.h and cuda_fp4.h (13.0).
+NaN: f16, bf16 and tf32 results are 0x7FFF, 0x7FFF and 0x7FFFE000; e4m3 and e5m2 give 0x7F, ue8m0
+0xFF; e2m1, e2m3 and e3m2 have none and give their largest positive value. These agree with an H200
+(tests/emulator/hopper), and those of less than 16 bits with the host-side code of CUDA's
+cuda_fp8.h, cuda_fp6.h and cuda_fp4.h (13.0).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fa4gen.numerics.arrays import F32, F64, NAN16, NAN32, U8, U16, U32, HalfName, Rounding, some
+from fa4gen.numerics.arrays import F32, F64, NAN16, U8, U16, U32, HalfName, Rounding, some
 from fa4gen.numerics.encode import encode
 from fa4gen.numerics.formats import decode
-from fa4gen.numerics.ieee import canonical, flush, round_f64_to_f32
+from fa4gen.numerics.ieee import flush, round_and_flush, round_f64_to_f32
 
 NarrowName: TypeAlias = Literal["e4m3", "e5m2", "e2m3", "e3m2", "e2m1"]
 
@@ -29,6 +30,8 @@ _ONE = np.array(1, np.uint32)
 _ROUND_BF16 = np.array(0x7FFF, np.uint32)
 _NAN_BF16 = np.array(0x7FFF0000, np.uint32)
 _TF32_DROPPED = 13
+_HALF_TF32, _BELOW_TF32 = np.array(0x1000, np.uint32), np.array(0x1FFF, np.uint32)
+_NAN_TF32 = np.array(0x7FFFE000, np.uint32)
 _UE8M0_MAX = 0xFE
 _EXPONENT_SHIFT = np.array(23, np.uint32)
 _MAGNITUDE = np.array(0x7FFFFFFF, np.uint32)
@@ -90,10 +93,25 @@ def to_tf32(
     relu: bool = False,
     satfinite: bool = False,
 ) -> U32:
-    """``cvt.tf32.f32``: the f32 bits of ``x`` rounded to 10 mantissa bits, the low 13 bits zero."""
+    """``cvt.tf32.f32``: the f32 bits of ``x`` rounded to 10 mantissa bits, the low 13 bits zero.
+
+    A NaN becomes 0x7FFFE000, but for ``rna``, which ptxas 13.0 makes of integer instructions for
+    sm_90a: it cuts 13 bits off a NaN, which may leave an infinity, and ``satfinite`` takes one unit
+    of the last place away from all that is not finite then. An H200 agrees (2026-11-21).
+    """
+    if rounding == "rna" and not relu:
+        return _tf32_away(x.view(np.uint32), satfinite)
     code = encode(x.astype(np.float64), "tf32", rounding, satfinite, relu)
     bits = code << np.uint32(_TF32_DROPPED)
-    return np.where(np.isnan(x), NAN32.view(np.uint32), bits)
+    return np.where(np.isnan(x), _NAN_TF32, bits)
+
+
+def _tf32_away(bits: U32, satfinite: bool) -> U32:
+    rounded = np.where((bits & _MAGNITUDE) < _INFINITY, bits + _HALF_TF32, bits) & ~_BELOW_TF32
+    if satfinite:
+        over = (rounded & _MAGNITUDE) >= _INFINITY
+        rounded = np.where(over, rounded - (_BELOW_TF32 + _ONE), rounded)
+    return rounded
 
 
 def to_narrow(x: F32, name: NarrowName, relu: bool = False) -> U8:
@@ -162,9 +180,37 @@ def ue8m0_to_bf16(raw: U8) -> U16:
 
 
 def f64_to_f32(x: F64, rounding: Rounding = "rn", ftz: bool = False) -> F32:
-    """``cvt.f32.f64``; a NaN becomes 0x7FFFFFFF."""
-    result = canonical(round_f64_to_f32(x, rounding))
-    return flush(result) if ftz else result
+    """``cvt.f32.f64``; a NaN keeps its sign and the upper bits of its payload, and becomes quiet.
+
+    So it was recorded of an H200, 2026-11-21 (``float/nan-payload-64-to-32`` and
+    ``float/tiny-f64-to-f32`` of tests/emulator/hopper).
+    """
+    result = (round_and_flush if ftz else round_f64_to_f32)(x, rounding)
+    nan = np.isnan(x)
+    if some(nan):
+        # NumPy converts a NaN in just this way, but what it makes of one is nobody's promise.
+        result = np.where(nan, _shorter_nan(x, 23, 32).view(np.float32), result)
+    return result
+
+
+def f64_to_half(x: F64, name: HalfName, rounding: Rounding = "rn") -> U16:
+    """``cvt.f16.f64`` and ``cvt.bf16.f64``, rounded once; a NaN as in :func:`f64_to_f32`."""
+    code = encode(x, name, rounding).astype(np.uint16)
+    nan = np.isnan(x)
+    if some(nan):
+        kept = _shorter_nan(x, 10 if name == "f16" else 7, 16).astype(np.uint16)
+        code = np.where(nan, kept, code)
+    return code
+
+
+def _shorter_nan(x: F64, mantissa: int, bits: int) -> U32:
+    """The quiet NaN of so many bits whose sign and payload begin like those of ``x``."""
+    code = x.view(np.uint64)
+    payload = (code >> np.uint64(52 - mantissa)).astype(np.uint32) & np.uint32((1 << mantissa) - 1)
+    sign = (code >> np.uint64(63)).astype(np.uint32) << np.uint32(bits - 1)
+    # The highest bit of the mantissa, and the exponent above it.
+    quiet = (1 << (bits - 1)) - (1 << (mantissa - 1))
+    return np.asarray(sign | payload | np.uint32(quiet))
 
 
 def f32_to_f64(x: F32, ftz: bool = False) -> F64:

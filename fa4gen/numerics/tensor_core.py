@@ -17,10 +17,13 @@ from fa4gen.numerics.arrays import F32, F64, NAN32
 from fa4gen.numerics.encode import encode
 from fa4gen.numerics.formats import decode, float_format
 from fa4gen.numerics.ieee import canonical, round_f64_to_f32
+from fa4gen.numerics.narrow import to_half
 
 _NARROW_BITS = 8
 _ZERO_EXPONENT = -126
 _F32_OVERFLOW = 2.0**128
+_PLUS_ZERO = np.array(0, np.float32)
+"""Added, it leaves all but -0 as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ def wgmma_accumulation(a_format: str, b_format: str, output: Literal["f32", "f16
 def tcgen05_accumulation(
     a_format: str, b_format: str, output: Literal["f32", "f16"]
 ) -> Accumulation:
-    """Of tcgen05.mma on sm_100 (kinds f16, tf32, f8f6f4), and of mma.sync on sm_90 and sm_100."""
+    """Of tcgen05.mma on sm_100 (kinds f16, tf32, f8f6f4), and of mma.sync on sm_90 and sm_100.
+
+    For ``mma.sync`` of 8-bit floats see :func:`mma_of_bytes`.
+    """
     return Accumulation(25, a_format, b_format, output)
 
 
@@ -81,6 +87,7 @@ def fused_dot(a: F32, b: F32, c: F32, how: Accumulation) -> F32:
 
     Returns:
         ``(M, N)`` float32. NaN is 0x7FFFFFFF (0x7FFF as f16). A sum of 2^128 and more is infinite.
+        A zero is +0, whatever the signs of all that it is the sum of (an H200, 2026-11-21).
     """
     c_format = "f16" if how.output == "f16" else "f32"
     a_exponent = _exponents(a, float_format(how.a_format).min_exponent)
@@ -101,6 +108,29 @@ def fused_dot(a: F32, b: F32, c: F32, how: Accumulation) -> F32:
     return _round_output(total, how.output)
 
 
+def mma_of_bytes(a: F32, b: F32, c: F32, output: Literal["f32", "f16"]) -> F32:
+    """``a @ b.T + c`` as ``mma.sync`` adds up products of 8-bit floats.
+
+    ptxas 13.0 makes two products of f16 of it, for sm_90a and for sm_100a (SASS
+    F2FP.F16.E4M3.UNPACK_B and HMMA): one of the elements with ``k % 4 < 2``, starting from zero,
+    and one of the others that starts from its result. C is added in the end (FADD or HADD2), to
+    nearest. An H200 gives equal bits (2026-11-21, ``matrix/mma-sums-*`` of
+    tests/emulator/hopper).
+
+    Args and result as of :func:`fused_dot`.
+    """
+    how = Accumulation(25, "f16", "f16", output)
+    first = np.arange(a.shape[1]) // 2 % 2 == 0
+    total = np.zeros_like(c)
+    for half in (first, ~first):
+        total = fused_dot(a[:, half], b[:, half], total, how)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if output == "f32":
+            return canonical(total + c)
+        # f32 has 2 * 11 + 2 bits: rounding to it and then to f16 is rounding once.
+        return decode(to_half(total + c, "f16"), "f16")
+
+
 def _exponents(x: F32, lowest: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
     """Exponents as an aligner sees them: those of subnormals are the format's least."""
     finite = np.where(np.isfinite(x), x, 1).astype(np.float64)
@@ -119,10 +149,10 @@ def _special_sum(a: F64, b: F64, c: F32) -> F64:
 
 def _round_output(total: F64, output: Literal["f32", "e8m13", "f16"]) -> F32:
     if output == "f16":
-        return decode(encode(total, "f16").astype(np.uint16), "f16")
+        return decode(encode(total, "f16").astype(np.uint16), "f16") + _PLUS_ZERO
     result = round_f64_to_f32(total, "rz")
     result = np.where(np.abs(total) >= _F32_OVERFLOW, total, result).astype(np.float32)
     if output == "e8m13":
         bits = result.view(np.uint32) & np.uint32(0xFFFFFC00)
         result = np.where(np.isnan(result), NAN32, bits.view(np.float32))
-    return canonical(result)
+    return canonical(result + _PLUS_ZERO)

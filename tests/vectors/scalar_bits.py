@@ -156,7 +156,7 @@ def fields(n: int) -> Iterator[VectorFile]:
         yield one_result(f"bfe.{sign}{n}", registers, [integer(n), *place], compute, special)
 
     def insert(a: int, b: int, at: int, size: int) -> int:
-        at, size = at & 255, size & 255
+        at, size = amounts(at, size, n)
         hole = mask(((1 << size) - 1) << at, n)
         return b & ~hole | (a << at) & hole
 
@@ -165,8 +165,14 @@ def fields(n: int) -> Iterator[VectorFile]:
     yield one_result(f"bfi.b{n}", f"b{n} b{n} b{n} b32 b32", draws, insert, special)
 
 
+def amounts(at: int, size: int, n: int) -> tuple[int, int]:
+    """Position and length as far as they count: of numbers beyond 255 the 32-bit forms take the
+    lowest byte, the 64-bit ones the whole (an H200)."""
+    return (at & 255, size & 255) if n == 32 else (min(at, n), min(size, n))
+
+
 def extracted(a: int, at: int, size: int, sign: str, n: int) -> int:
-    at, size = at & 255, size & 255
+    at, size = amounts(at, size, n)
     field = mask(a >> at, size)
     last = a >> min(at + size - 1, n - 1) & 1 if size else 0
     if sign == "s" and last:

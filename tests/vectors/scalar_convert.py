@@ -142,6 +142,14 @@ def integers() -> Iterator[VectorFile]:
 # ---- floats --------------------------------------------------------------------------------------
 
 
+def shorter_nan(code: int, to: str) -> int:
+    """Of an f64 NaN: the sign and the upper bits of the payload stay (an H200)."""
+    form, wide = FORMATS[to], FORMATS["f64"]
+    payload = (code & (1 << wide.mantissa) - 1) >> (wide.mantissa - form.mantissa)
+    sign = form.sign if code & wide.sign else 0
+    return sign | form.infinity | 1 << (form.mantissa - 1) | payload
+
+
 def between_floats(to: str, of: str, more: str) -> VectorFile:
     """``more``: what stands between ``cvt`` and the types."""
     parts = more.split(".")
@@ -150,7 +158,8 @@ def between_floats(to: str, of: str, more: str) -> VectorFile:
     integral = next((m for m in INTEGRAL if m in parts), "")
 
     def compute(a: int) -> int | str:
-        value = unpack(a, FORMATS[of], ftz and of == "f32")
+        # For f16 .ftz does nothing.
+        value = unpack(a, FORMATS[of], ftz and of == "f32" and to != "f16")
         if integral:
             value = exact.whole(value, integral)
         if "sat" in parts:
@@ -159,6 +168,8 @@ def between_floats(to: str, of: str, more: str) -> VectorFile:
             value = real(Fraction(0))
         if value.kind == "nan" and (to == "f64" or (to, of) == ("f32", "bf16")):
             return "nan"
+        if value.kind == "nan" and of == "f64":
+            return shorter_nan(a, to)
         return pack(value, FORMATS[to], mode, ftz and to == "f32", "satfinite" in parts)
 
     form = FORMATS[of]
@@ -211,7 +222,10 @@ def pair(name: str, mode: str, more: str) -> VectorFile:
 def tf32(mode: str, more: str) -> VectorFile:
     def compute(a: int) -> int:
         value = unpack(a, F32)
-        return 0x7FFFFFFF if value.kind == "nan" else one_code(value, "tf32", mode, more) << 13
+        if value.kind != "nan":
+            return one_code(value, "tf32", mode, more) << 13
+        # rna cuts the code, and satfinite takes one off (an H200).
+        return (a >> 13) - (more == ".satfinite") << 13 if mode == "rna" else 0x7FFFE000
 
     return cvt(f"cvt.{mode}{more}.tf32.f32", "b32 b32", [code("f32")], compute)
 

@@ -188,7 +188,7 @@ def family(kind: str) -> str:
 
 
 def signs(kind: str) -> Iterator[VectorFile]:
-    """``neg``, ``abs``, ``copysign``: sign bits, of NaN as well."""
+    """``neg`` and ``abs``, of NaN too (an H200), and ``copysign``, which is of sign bits alone."""
     form = FORMATS[scalar_of(kind)[0]]
     for name in ("neg", "abs"):
         yield bitwise(f"{name}.{kind}", 1, partial(changed_sign, form, name))
@@ -199,6 +199,8 @@ def signs(kind: str) -> Iterator[VectorFile]:
 
 
 def changed_sign(form: Format, name: str, code: int, ftz: bool = False) -> int:
+    if code & ~form.sign > form.infinity:
+        return code | 1 << (form.mantissa - 1) if form.bits == 64 else form.nan
     if ftz and not mask(code >> form.mantissa, form.exponent):
         code &= form.sign
     return code ^ form.sign if name == "neg" else code & ~form.sign

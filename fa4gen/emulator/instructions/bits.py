@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fa4gen.emulator.warp import Warp
 
 _BITS = {"pred": 1, "b16": 16, "b32": 32, "b64": 64}
-_BYTE = np.array(0xFF, np.uint32)
+_BYTE, _WHOLE = np.array(0xFF, np.uint32), np.array(0xFFFFFFFF, np.uint32)
 _ALL_ONES = 0xFFFFFFFF
 _WORD = 32
 
@@ -197,7 +197,12 @@ def _reverse(v: Array) -> Array:
 
 @instruction("bfe", "bfi", pipe=Pipe.ALU, isa="9.7.1.17, 9.7.1.18")
 def bit_field(b: Builder) -> Op:
-    """Extract a field of bits, or insert one; position and length are bytes."""
+    """Extract a field of bits, or insert one.
+
+    Position and length go up to 255, says the ISA. Of larger ones the 32-bit forms take the lowest
+    byte, and those of 64 bits, which ptxas makes of shifts that clamp, the whole number: SASS of
+    ptxas 13.0 for sm_90a, and an H200 (2026-11-21).
+    """
     insert = b.inst.parts[0] == "bfi"
     kind = b.mods.type()
     bits = _BITS.get(kind, 0) if insert else scalar(b, kind, "u32", "s32", "u64", "s64")
@@ -207,10 +212,11 @@ def bit_field(b: Builder) -> Op:
     out, position, length = target(b, d, bits), b.src(rest[-2], 32), b.src(rest[-1], 32)
     values = sources(b, tuple(rest[:-2]), bits)
     signed, raw = kind[0] == "s", RAW[bits]
+    amount = _BYTE if bits == _WORD else _WHOLE
 
     def run(warp: Warp) -> None:
         regs = warp.regs
-        start, size = regs[position] & _BYTE, regs[length] & _BYTE
+        start, size = regs[position] & amount, regs[length] & amount
         field = regs[values[0]]
         if insert:
             mask = _low_mask(size, bits) << start
@@ -219,7 +225,10 @@ def bit_field(b: Builder) -> Op:
             mask = _low_mask(np.minimum(size, np.maximum(bits, start) - start), bits)
             value = (field >> start) & mask
             if signed:
-                last = np.minimum(start + np.maximum(size, 1) - 1, np.uint32(bits - 1))
+                # Both may be any number, whose sum need not fit.
+                size = np.minimum(size, np.uint32(bits))
+                first = np.minimum(start, np.uint32(bits - 1))
+                last = np.minimum(first + np.maximum(size, 1) - 1, np.uint32(bits - 1))
                 negative = ((field >> last) & raw.type(1)).astype(bool) & (size != 0)
                 value = np.where(negative, value | ~mask, value)
         store(warp, out, value)

@@ -141,7 +141,7 @@ def _load(b: Builder, space: str) -> Op:
                 _land(landing, data, vector, place, None)
 
         label = f"bulk load {size} B to {dst:#x}"
-        warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label))
+        warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label, size=(size,)))
 
     return _each_lane(b, operands, issue)
 
@@ -172,7 +172,7 @@ def _to_peer(b: Builder, combine: Reduction | None) -> Op:
             _land(landing, own.data[offset : offset + size], vector, place, combine)
 
         label = f"bulk {'reduce' if combine else 'copy'} {size} B to {dst:#x} in a peer"
-        warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label))
+        warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label, size=(size,)))
 
     return _each_lane(b, operands, issue)
 
@@ -192,7 +192,7 @@ def _store(b: Builder, combine: Reduction | None) -> Op:
             _put(block.data[dst - block.base :][:size], own.data[offset : offset + size], combine)
 
         label = f"bulk {'reduce' if combine else 'store'} {size} B from byte {offset - RESERVED}"
-        groups.issue(lane, perform, label)
+        groups.issue(lane, perform, label, size)
 
     return _each_lane(b, operands, issue)
 

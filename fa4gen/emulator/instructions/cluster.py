@@ -53,6 +53,7 @@ def wait(b: Builder) -> Op:
             return ClusterWait(barrier, generation)
         del warp.state[_HERE]
         barrier.acquire(warp)
+        warp.cta.cluster.trace_pass(warp, ("cluster", generation))
         return None
 
     return run

@@ -154,17 +154,18 @@ def _div(b: Builder, name: str, kind: str) -> Op:
 
 
 def _sign(b: Builder, name: str, kind: str) -> Op:
-    """``neg`` and ``abs``: the sign bit alone, of a NaN too."""
+    """``neg`` and ``abs``, which are additions of zero: of a NaN they make what arithmetic makes.
+
+    Source: SASS of ptxas 13.0 for sm_90a (FADD, DADD), and an H200 (2026-11-21).
+    """
     if kind == "f32x2":
         b.fail(f"{name} has no f32x2 form")
-    width = TYPES[kind]
-    bit, rest = _SIGN[width], _REST[width]
-    change: Function = (lambda x: x ^ bit) if name == "neg" else (lambda x: x & rest)
-    if kind == "f32" and b.mods.flag("ftz"):
-        raw = RAW[32]
-        return emit(b, kind, 1, lambda x: change(ieee.flush(x).view(raw)))
-    d, x = b.expect(2)
-    return lanewise(change, target(b, d, width), floats(b, (x,), width))
+    change = np.negative if name == "neg" else np.abs
+    if kind == "f64":
+        return emit(b, kind, 1, lambda x: double.quiet(change(x), x))
+    if b.mods.flag("ftz"):
+        return emit(b, kind, 1, lambda x: fast.clean(change(ieee.flush(x))))
+    return emit(b, kind, 1, lambda x: fast.clean(change(x)))
 
 
 def _min_max(b: Builder, name: str, kind: str) -> Op:
@@ -199,12 +200,12 @@ def _of_three(choose: Function, nan: bool, ftz: bool, magnitude: bool) -> Functi
 
 def _max64(x: Array, y: Array) -> Array:
     both = (x.view(np.uint64) & y.view(np.uint64)).view(F64)
-    return np.where(x == y, both, np.fmax(x, y))
+    return double.quiet(np.where(x == y, both, np.fmax(x, y)), y, x)
 
 
 def _min64(x: Array, y: Array) -> Array:
     either = (x.view(np.uint64) | y.view(np.uint64)).view(F64)
-    return np.where(x == y, either, np.fmin(x, y))
+    return double.quiet(np.where(x == y, either, np.fmin(x, y)), y, x)
 
 
 _FORMS: dict[str, Callable[[Builder, str, str], Op]] = {

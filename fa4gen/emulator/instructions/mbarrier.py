@@ -124,11 +124,11 @@ def arrive(b: Builder) -> Op:
         vector = fenced(warp) if relaxed else warp.agent.release()
         states = np.zeros(len(addresses), np.uint64)
         for barrier, lanes in groups:
-            phase, counts = barrier.phase, arguments[lanes]
+            phase, counts, tx = barrier.phase, arguments[lanes], barrier.tx
             if expects:
                 barrier.expect_tx(int(counts.sum(dtype=np.int64)), warp.place())
                 counts = _ONES[: len(counts)]
-            states[lanes] = _arrive(warp, barrier, counts.astype(np.uint64), vector, drops)
+            states[lanes] = _arrive(warp, barrier, counts.astype(np.uint64), vector, drops, tx)
             if stays and barrier.phase != phase:
                 warp.report(
                     FindingKind.BARRIER, f"{barrier}: completed by a .noComplete", barrier.place
@@ -253,20 +253,24 @@ def _spread(warp: Warp, values: Lanes) -> Lanes:
 
 
 def _arrive(
-    warp: Warp, barrier: MBarrier, counts: Longs, vector: Vector | None, drops: bool
+    warp: Warp, barrier: MBarrier, counts: Longs, vector: Vector | None, drops: bool, tx: int
 ) -> Longs:
-    """Let lanes arrive one after the other; the states from just before each one's arrival."""
+    """Let lanes arrive one after the other; the states from just before each one's arrival.
+
+    ``tx`` is the tx-count that they show: an H200 shows none that the arrival itself expects
+    (2026-11-21, ``barriers/bytes`` of tests/emulator/hopper).
+    """
     total = int(counts.sum())
     if total > barrier.pending and len(counts) > 1:
         # More than one phase, or too many arrivals: one by one.
         return np.concatenate(
-            [_arrive(warp, barrier, counts[i : i + 1], vector, drops) for i in range(len(counts))]
+            [_arrive(warp, barrier, each, vector, drops, tx) for each in counts[:, None]]
         )
     if not counts.all() or total > MAX_COUNT:
         raise warp.fault(
             f"{barrier}: got counts {counts.min()} to {total}, allowed: 1 to {MAX_COUNT}"
         )
-    states = np.uint64(barrier.image()) + ((np.cumsum(counts) - counts) << _PENDING_SHIFT)
+    states = np.uint64(barrier.image(tx)) + ((np.cumsum(counts) - counts) << _PENDING_SHIFT)
     if drops:
         barrier.drop(total, warp.place())
     barrier.arrive(total, vector, warp.place())

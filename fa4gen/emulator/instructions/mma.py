@@ -1,8 +1,8 @@
 """``mma.sync``: one warp multiplies matrices that lie in its registers.
 
 Source: PTX ISA 9.1, section 9.7.14.5 (shapes, fragments, types); what goes with what is what ptxas
-13.4 takes for sm_90a and sm_100a. The sums are those of :mod:`fa4gen.numerics.tensor_core`; for
-8-bit floats on sm_90 no published model says how ``mma.sync`` adds up.
+13.4 takes for sm_90a and sm_100a. The sums are those of :mod:`fa4gen.numerics.tensor_core`, whose
+bits an H200 gives as well (2026-11-21, ``matrix/mma-*`` of tests/emulator/hopper).
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ from fa4gen.emulator.registry import Op, Pipe, instruction
 from fa4gen.emulator.warp import Signal, Warp
 from fa4gen.numerics.formats import decode
 from fa4gen.numerics.narrow import to_half
-from fa4gen.numerics.tensor_core import dot_f64, fused_dot, tcgen05_accumulation
+from fa4gen.numerics.tensor_core import (
+    dot_f64,
+    fused_dot,
+    mma_of_bytes,
+    tcgen05_accumulation,
+)
 
 Registers: TypeAlias = npt.NDArray[np.uint32]
 Product: TypeAlias = Callable[[Codes, Codes, Codes, bool], Codes]
@@ -118,7 +123,12 @@ def _floats(a_type: str, b_type: str, output: Literal["f32", "f16"]) -> Product:
 
     def multiply(a: Codes, b: Codes, c: Codes, fused: bool) -> Codes:
         values = decode(a, a_type), decode(b, b_type), decode(c, output)
-        total = fused_dot(*values, how) if fused else dot_f64(*values)
+        if not fused:
+            total = dot_f64(*values)
+        elif a_type in _NARROW:
+            total = mma_of_bytes(*values, output)
+        else:
+            total = fused_dot(*values, how)
         return total.view(np.uint32) if output == "f32" else to_half(total, "f16")
 
     return multiply

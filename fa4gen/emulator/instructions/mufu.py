@@ -1,6 +1,7 @@
 """Reciprocals, roots, exponentials, logarithms and trigonometry (PTX ISA 9.7.3, 9.7.4).
 
-The approximate forms give what :mod:`fa4gen.numerics.approx` does: the correctly rounded result.
+The approximate forms give what :mod:`fa4gen.numerics.approx` does: what Hopper does, but for sines,
+cosines and hyperbolic tangents; how far these may be off is told there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ from fa4gen.emulator.builder import Builder
 from fa4gen.emulator.elementwise import Array, Function
 from fa4gen.emulator.instructions import floats, packed
 from fa4gen.emulator.registry import Op, Pipe, instruction
-from fa4gen.numerics import approx, double, fast, ieee
-
-_UPPER = np.array(0xFFFFFFFF << 32, np.uint64)
-_LEAST_NORMAL = np.finfo(np.float64).smallest_normal
+from fa4gen.numerics import approx, double, fast, ieee, mufu
 
 
 @instruction("rcp", "sqrt", pipe=Pipe.MUFU, isa="9.7.3.13 to 9.7.3.15")
@@ -28,7 +26,7 @@ def reciprocal_or_root(b: Builder) -> Op:
         if rough:
             if name != "rcp" or not b.mods.flag("ftz"):
                 b.fail("got an approximate f64 form that does not exist, allowed: rcp.approx.ftz")
-            return floats.emit(b, kind, 1, partial(_gross, np.reciprocal))
+            return floats.emit(b, kind, 1, mufu.rcp64)
         rounding = floats.rounding_mode(b)
         if name == "sqrt":
             return floats.emit(b, kind, 1, partial(double.sqrt64, rounding=rounding))
@@ -56,7 +54,7 @@ def approximate(b: Builder) -> Op:
     if kind in packed.TYPES:
         return packed.emit(b, kind, 1, _of_half(b, name, kind, ftz))
     if kind == "f64" and name == "rsqrt":
-        return floats.emit(b, kind, 1, partial(_gross, _rsqrt64) if ftz else _rsqrt64)
+        return floats.emit(b, kind, 1, mufu.rsqrt64 if ftz else _rsqrt64)
     if kind != "f32":
         b.fail(f"got the type .{kind or '(none)'}, which {name} does not take")
     if name == "tanh":
@@ -84,16 +82,3 @@ def _of_half(b: Builder, name: str, kind: str, ftz: bool) -> Function:
 
 def _rsqrt64(x: Array) -> Array:
     return 1 / np.sqrt(x)
-
-
-def _gross(function: Function, x: Array) -> Array:
-    """``.approx.ftz.f64``: the upper 32 bits of a result from those of ``x``, the rest zero.
-
-    Source: PTX ISA 9.7.3.14, 9.7.3.18. Hardware keeps 20 bits of mantissa, not always these.
-    """
-    result = function(_flush64((x.view(np.uint64) & _UPPER).view(np.float64)))
-    return _flush64((result.view(np.uint64) & _UPPER).view(np.float64))
-
-
-def _flush64(x: Array) -> Array:
-    return np.where(np.abs(x) < _LEAST_NORMAL, np.copysign(0.0, x), x)

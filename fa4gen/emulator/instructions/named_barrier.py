@@ -108,6 +108,7 @@ def _meet(
         here = barrier.arrive(warp, wanted, vote)
     if here.complete:
         warp.agent.acquire(here.vector)
+        warp.cta.cluster.trace_pass(warp, here)
         return None, here
     warp.state[_HERE] = here
     return NamedWait(barrier, here), None

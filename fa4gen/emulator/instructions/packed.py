@@ -93,10 +93,10 @@ def _fma(b: Builder, name: str, kind: str) -> Op:
 
 
 def _sign(b: Builder, name: str, kind: str) -> Op:
-    change = half.neg16 if name == "neg" else minmax.abs16
-    if _flush(b, element(kind)):
-        return emit(b, kind, 1, lambda x: change(minmax.flush16(x)))
-    return emit(b, kind, 1, change)
+    change, form = half.neg16 if name == "neg" else half.abs16, element(kind)
+    if _flush(b, form):
+        return emit(b, kind, 1, lambda x: change(minmax.flush16(x), form))
+    return emit(b, kind, 1, lambda x: change(x, form))
 
 
 def _min_max(b: Builder, name: str, kind: str) -> Op:
@@ -110,7 +110,7 @@ def _min_max(b: Builder, name: str, kind: str) -> Op:
         return emit(b, kind, 2, lambda x, y: minmax.minmax16(operation, x, y, form, nan, ftz))
 
     def function(x: Array, y: Array) -> Array:
-        sizes = minmax.abs16(x), minmax.abs16(y)
+        sizes = minmax.magnitude16(x), minmax.magnitude16(y)
         return minmax.xorsign16(minmax.minmax16(operation, *sizes, form, nan, ftz), x, y)
 
     return emit(b, kind, 2, function)

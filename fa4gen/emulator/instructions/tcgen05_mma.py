@@ -206,7 +206,8 @@ def _start(warp: Warp, form: _Form, lane: int, words: _Words) -> None:
         access=pipe.next_access(warp),
     )
     _check_places(warp, product)
-    pipe.submit(warp, lane, product.perform, f"mma {desc.m}x{desc.n}x{desc.k} {form.kind}")
+    label = f"mma {desc.m}x{desc.n}x{desc.k} {form.kind}"
+    pipe.submit(warp, lane, product.perform, label, (desc.m, desc.n, desc.k))
 
 
 def _describe(

@@ -78,10 +78,17 @@ class TensorPipe:
         access.vector[access.stamp[0]] = self.count
         return access
 
-    def submit(self, warp: Warp, lane: int, perform: Callable[[], None], label: str) -> None:
+    def submit(
+        self,
+        warp: Warp,
+        lane: int,
+        perform: Callable[[], None],
+        label: str,
+        size: tuple[int, ...] = (),
+    ) -> None:
         """Put the operation whose access was asked for last behind the others of the warp."""
         after = (self.last.op,) if self.last else ()
-        op = AsyncOp(warp.place(), perform, after, label)
+        op = AsyncOp(warp.place(), perform, after, label, size)
         self.last = self.by_lane[lane] = Issued(self.count, op)
         self.last_lane = lane
         warp.cta.cluster.engine.submit(op)

@@ -111,9 +111,11 @@ def _issue_load(
     box: tuple[int, ...],
     destination: tuple[int, int, int],
 ) -> None:
-    """Send one box on its way to (address, mbarrier, CTA mask)."""
-    if tensor.map.dtype == "f32.ftz":
-        raise warp.fault("got a load of f32.ftz, of which it is not known what it flushes")
+    """Send one box on its way to (address, mbarrier, CTA mask).
+
+    A load of ``f32.ftz`` is one of ``f32``: an H200 keeps subnormals and NaN as they are
+    (``tensor/load-as-f32.ftz`` of tests/emulator/hopper).
+    """
     landings = route.landings(warp, *destination)
     tile = tile_at(warp, tensor, box, destination[0] & OFFSET_MASK)
     for landing in landings:
@@ -128,7 +130,7 @@ def _issue_load(
             landing.complete(cells, size, vector, place)
 
     label = f"tma load {size} B to {destination[0]:#x}"
-    warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label))
+    warp.cta.cluster.engine.submit(AsyncOp(place, perform, label=label, size=(size,)))
 
 
 def _store(b: Builder, rank: int, operation: str) -> Op:
@@ -155,7 +157,12 @@ def _issue_store(
         raise warp.fault(
             f"got a store of {tensor.map.dtype}, whose chunks are padded; not emulated"
         )
-    tile = tile_at(warp, tensor, box, offset)
+    if min(box) < 0:
+        raise warp.fault(
+            f"got a box at {box} to write, allowed: no negative coordinate (CUDA C++ programming "
+            "guide, 10.29.2); loads alone may begin before the tensor"
+        )
+    tile = tile_at(warp, tensor, box, offset, writes=True)
     low, high = tile.span()
     shared.check(warp, low, high - 1)
     if tile.block is not None and not tile.block.writable:
@@ -169,18 +176,19 @@ def _issue_store(
 
     what = "store" if change is Tile.store else "reduce"
     label = f"tma {what} {tile.plan.box_bytes} B from byte {offset - RESERVED}"
-    groups.issue(lane, perform, label)
+    groups.issue(lane, perform, label, tile.plan.box_bytes)
 
 
 def _combining(warp: Warp, operation: str, tensor: Tensor) -> Change:
     """The reduction of a box in the type of its tensor map.
 
-    f32 flushes subnormals whether or not the map says ``f32.ftz``, as the linear reduction does.
+    ``f32.ftz`` flushes subnormals, ``f32`` does not (an H200, ``tensor/reduce-add-f32*`` of
+    tests/emulator/hopper).
 
     Raises:
         KernelFault: the type has no such reduction, or elements of the box share an address.
     """
-    kind = tensor.map.dtype.removesuffix(".ftz")
+    kind = tensor.map.dtype
     if operation in {"and", "or", "xor"}:
         kind = _BITWISE.get(tensor.element_bytes, kind)
     combine = reduction(operation, kind)

@@ -40,6 +40,7 @@ _MODES = {
 """Literal fields of the second word: first bit, bits, how many values there are."""
 _STORED_TYPES = {11: 7, 12: 8, 13: 11, 14: 12, 15: 13}
 """Types whose number is another in the map: tf32, tf32.ftz, and those below a byte."""
+_SWIZZLE_96_BIT = 22
 _TF32, _TF32_BIT = (11, 12), 16
 """tf32 is f32 and a bit, which other types leave as it is."""
 
@@ -120,6 +121,8 @@ def _changer(field: str, number: int) -> Callable[[_Words, int], None]:
         return lambda words, value: _put_stride(words, number, value)
     if field == "elemtype":
         return _put_type
+    if field == "swizzle_mode":
+        return _put_swizzle
     box = (7, 8 * (number - 1), 8) if number else (6, 56, 8)
     fields = {
         "global_address": (0, 0, 64),
@@ -139,6 +142,13 @@ def _put_stride(words: _Words, number: int, value: int) -> None:
     word, low = ((1, 32), (2, 0), (2, 32), (3, 0))[number]
     _put(words, word, low, 32, value >> 4)
     _put(words, 3, 32 + 4 * number, 4, value >> 36)
+
+
+def _put_swizzle(words: _Words, value: int) -> None:
+    """Two bits, and one elsewhere that stands for mode 4, 96 bytes, of sm_103a (ptxas 13.0)."""
+    low, bits, _ = _MODES["swizzle_mode"]
+    _put(words, 1, low, bits, value)
+    _put(words, 1, _SWIZZLE_96_BIT, 1, 0)
 
 
 def _put_type(words: _Words, value: int) -> None:

@@ -125,7 +125,7 @@ def mma_async(b: Builder) -> Op:
 
         after = (before.op,) if before is not None and before.op is not None else ()
         label = f"wgmma m64n{shape.n}k{shape.k}"
-        product.op = AsyncOp(product.place, perform, after, label)
+        product.op = AsyncOp(product.place, perform, after, label, (16, shape.n, shape.k))
         warp.cta.cluster.engine.submit(product.op)
         groups.open.append(product)
         for part, slot in enumerate(d_slots):

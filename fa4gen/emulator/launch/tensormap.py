@@ -1,7 +1,8 @@
 """The 128-byte descriptor of a TMA tensor (``CUtensorMap``), tiled mode.
 
 Eight little-endian 64-bit words w0 to w7; words 8 to 15 of a descriptor that CuTe-DSL's host code
-builds are stack garbage and are never read here.
+builds are stack garbage and are never read here. In those of a driver, word 8 has the bytes of the
+box and word 9 the alignment of its shared memory.
 
 ========  =====================================================================================
 w0        global address
@@ -16,9 +17,11 @@ w7        box 1 - 1 to box 4 - 1, eight bits each
 
 Source: varied and read off CuTe-DSL 4.8.1's host code (rank, types 0 to 10, swizzle, strides, box,
 tf32), which is the same for sm_90a and sm_100a; dtype numbers, those of elements of 4 and 6 bits
-(11 to 13) among them, also PTX ISA 9.7.9.27 (``tensormap.replace``). Interleave, NaN fill, the
-atomicity values above 1 and the packing of the element strides (taken as three bits each) are
-presumed by elimination: CuTe-DSL leaves them 0.
+(11 to 13) among them, also PTX ISA 9.7.9.27 (``tensormap.replace``). Driver 580.159.04 of an H200
+makes the same words 0 to 7 of each field that it takes (measured 2026-11-21,
+tests/emulator/hopper/record.py, ``driver-map/*``), element strides, interleave, NaN fill and L2
+promotion among them, but leaves bits 1 and 21 of w1 at 0; copies do the same with and without. The
+atomicity, which that driver refuses for sm_90, is where ptxas 13.0 writes it.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def operand_chunks(
         UnsupportedInstruction: another element size, or lines that are no whole chunks.
     """
     seen = desc.start % desc.swizzle.period_bytes
-    key = (desc.swizzle, desc.lbo, desc.sbo, mn_major, element_bits)
+    key = (desc.swizzle, desc.base_offset, desc.lbo, desc.sbo, mn_major, element_bits)
     return _chunks(key, rows, k, seen) + (desc.start - seen)
 
 
@@ -136,7 +136,7 @@ def read_operand(
         UnsupportedInstruction: as :func:`operand_chunks`.
     """
     seen = desc.start % desc.swizzle.period_bytes
-    key = (desc.swizzle, desc.lbo, desc.sbo, mn_major, element_bits)
+    key = (desc.swizzle, desc.base_offset, desc.lbo, desc.sbo, mn_major, element_bits)
     index, last = _chunk_index(key, rows, k, seen)
     base = desc.start - seen
     if base + last + CHUNK_BYTES > len(memory):
@@ -151,7 +151,7 @@ def read_operand(
     return lines.T if mn_major else lines
 
 
-_Key: TypeAlias = tuple[Swizzle, int, int, bool, int]
+_Key: TypeAlias = tuple[Swizzle, int, int, int, bool, int]
 
 
 @lru_cache(maxsize=1024)
@@ -165,7 +165,7 @@ def _chunk_index(key: _Key, rows: int, k: int, seen: int) -> tuple[Addresses, in
 @lru_cache(maxsize=1024)
 def _chunks(key: _Key, rows: int, k: int, seen: int) -> Addresses:
     """Chunk addresses of an operand that starts at ``seen`` bytes into a swizzle period."""
-    swizzle, lbo, sbo, mn_major, element_bits = key
+    swizzle, base_offset, lbo, sbo, mn_major, element_bits = key
     if element_bits not in UNSIGNED:
         raise UnsupportedInstruction(
             f"matrix descriptor: got elements of {element_bits} bits, addressable: 8, 16 and 32"
@@ -178,7 +178,7 @@ def _chunks(key: _Key, rows: int, k: int, seen: int) -> Addresses:
     along = np.arange(0, line, CHUNK_BYTES)
     across = np.arange(k if mn_major else rows)[:, None]
     unswizzled: Addresses = seen + _offset(swizzle, lbo, sbo, along, across, mn_major)
-    addresses = swizzle.apply(unswizzled)
+    addresses = swizzle.apply(unswizzled, base_offset)
     addresses.flags.writeable = False
     return addresses
 

@@ -19,6 +19,7 @@ _UNIT_BITS = 4
 _FIELD = (1 << 14) - 1
 _LBO_AT, _SBO_AT, _VERSION_AT, _BASE_OFFSET_AT, _LBO_MODE_AT, _SWIZZLE_AT = 16, 32, 46, 49, 52, 61
 _VERSION_TCGEN05 = 1
+_MAX_BASE_OFFSET = 7
 _ENCODABLE = (1 << ADDRESS_BITS) - 1
 
 _RESERVED_WGMMA = (0b11 << 14) | (0b11 << 30) | (0b111 << 46) | (((1 << 10) - 1) << 52)
@@ -47,21 +48,26 @@ class SmemDescriptor:
     sbo: int
     """Stride-dimension byte offset."""
     swizzle: Swizzle
+    base_offset: int = 0
+    """Lines of 128 bytes at which the swizzle's pattern begins, 0 to 7; of wgmma alone."""
 
 
 @lru_cache(maxsize=1 << 14)
 def decode_wgmma(desc: int) -> SmemDescriptor:
     """The descriptor of a wgmma operand.
 
+    An H200 subtracts the base offset from the number of the 128-byte line that the swizzle looks
+    at (``wgmma/probe-base-offset-*`` of tests/emulator/hopper); nothing is known to emit one.
+
     Args:
         desc: the 64-bit word.
 
     Raises:
         KernelFault: reserved bits are set.
-        UnsupportedInstruction: a base offset other than 0; nothing is known to emit one.
     """
     _check_reserved("wgmma", desc, _RESERVED_WGMMA | (1 << _SWIZZLE_AT))
-    return _fields("wgmma", desc, _SWIZZLES_WGMMA[desc >> (_SWIZZLE_AT + 1) & 3])
+    swizzle = _SWIZZLES_WGMMA[desc >> (_SWIZZLE_AT + 1) & 3]
+    return _fields(desc, swizzle, desc >> _BASE_OFFSET_AT & 7)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -94,7 +100,13 @@ def decode_tcgen05(desc: int) -> SmemDescriptor:
             f"tcgen05 descriptor {desc:#018x}: bit 52 asks for an absolute leading-dimension "
             "address, which only sm_103a has"
         )
-    return _fields("tcgen05", desc, _SWIZZLES_TCGEN05[code])
+    base_offset = desc >> _BASE_OFFSET_AT & 7
+    if base_offset:
+        raise UnsupportedInstruction(
+            f"tcgen05 descriptor {desc:#018x}: base offset (bits 49-51) is {base_offset}, "
+            "emulated: 0; align the tile to its swizzle's pattern"
+        )
+    return _fields(desc, _SWIZZLES_TCGEN05[code])
 
 
 def encode_wgmma(descriptor: SmemDescriptor) -> int:
@@ -105,8 +117,13 @@ def encode_wgmma(descriptor: SmemDescriptor) -> int:
     """
     if descriptor.swizzle not in _SWIZZLES_WGMMA:
         raise KernelFault(_no_swizzle("wgmma", descriptor.swizzle))
+    if not 0 <= descriptor.base_offset <= _MAX_BASE_OFFSET:
+        raise KernelFault(
+            f"wgmma descriptor: got a base offset of {descriptor.base_offset}, allowed: 0 to "
+            f"{_MAX_BASE_OFFSET}"
+        )
     code = _SWIZZLES_WGMMA.index(descriptor.swizzle)
-    return _pack(descriptor) | code << (_SWIZZLE_AT + 1)
+    return _pack(descriptor) | descriptor.base_offset << _BASE_OFFSET_AT | code << (_SWIZZLE_AT + 1)
 
 
 def encode_tcgen05(descriptor: SmemDescriptor) -> int:
@@ -116,6 +133,10 @@ def encode_tcgen05(descriptor: SmemDescriptor) -> int:
         KernelFault: a number that the fields cannot hold, or a swizzle that tcgen05 lacks.
     """
     codes = {mode: code for code, mode in _SWIZZLES_TCGEN05.items()}
+    if descriptor.base_offset:
+        raise KernelFault(
+            f"tcgen05 descriptor: got a base offset of {descriptor.base_offset}, allowed: 0"
+        )
     if descriptor.swizzle not in codes:
         raise KernelFault(_no_swizzle("tcgen05", descriptor.swizzle))
     high = codes[descriptor.swizzle] << _SWIZZLE_AT | _VERSION_TCGEN05 << _VERSION_AT
@@ -131,15 +152,9 @@ def _check_reserved(what: str, desc: int, reserved: int) -> None:
         )
 
 
-def _fields(what: str, desc: int, swizzle: Swizzle) -> SmemDescriptor:
-    base_offset = desc >> _BASE_OFFSET_AT & 7
-    if base_offset:
-        raise UnsupportedInstruction(
-            f"{what} descriptor {desc:#018x}: base offset (bits 49-51) is {base_offset}, emulated: "
-            f"0; align the tile to {swizzle.period_bytes} bytes"
-        )
+def _fields(desc: int, swizzle: Swizzle, base_offset: int = 0) -> SmemDescriptor:
     start, lbo, sbo = ((desc >> at & _FIELD) << _UNIT_BITS for at in (0, _LBO_AT, _SBO_AT))
-    return SmemDescriptor(start, lbo, sbo, swizzle)
+    return SmemDescriptor(start, lbo, sbo, swizzle, base_offset)
 
 
 def _pack(descriptor: SmemDescriptor) -> int:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+_LINE_BITS = 7
 Addresses = TypeVar("Addresses", int, npt.NDArray[np.int64])
 """One byte address, or an array of them (int64)."""
 
@@ -55,14 +56,16 @@ class Swizzle(Enum):
         """Addresses that differ by a multiple of this are permuted alike."""
         return max(16, 1 << (self.mask << self.shift).bit_length())
 
-    def apply(self, addresses: Addresses) -> Addresses:
+    def apply(self, addresses: Addresses, base_offset: int = 0) -> Addresses:
         """Where the byte that an unswizzled layout puts at ``addresses`` really lies.
 
-        Its own inverse: no bit that is read is changed.
+        Its own inverse: no bit that is read is changed. ``base_offset``, of a matrix descriptor,
+        is the number of the 128-byte line at which the pattern begins.
         """
         if not self.mask:
             return addresses
-        moved = addresses ^ ((addresses >> self.shift) & self.mask)
+        lines = addresses - (base_offset << _LINE_BITS) if base_offset else addresses
+        moved = addresses ^ ((lines >> self.shift) & self.mask)
         if self.flip:
             moved = moved ^ ((addresses >> 7 & 1) * self.flip)
         return moved

@@ -7,6 +7,11 @@ stride_j)`` in global memory. It is out of bounds where any of those coordinates
 With an element stride s, a box dimension of b holds ceil(b / s) elements; dimension 0 has none,
 whatever the map says (CUDA driver API, cuTensorMapEncodeTiled).
 
+The first coordinate has to be a multiple of 16 bytes: an H200 stops with "illegal instruction"
+otherwise, wherever the box lies (2026-11-21, ``tensor/load-unaligned-*`` of tests/emulator/hopper).
+Rows of a box that is narrower than its swizzle lie as far apart as the swizzle spans (CUDA C++
+programming guide, 10.30.3: the shared memory has to hold the full swizzle width).
+
 Elements of 4 and 6 bits come in chunks of 16, addressed here as bytes; in shared memory padding may
 follow each chunk, see :class:`Padding` (PTX ISA 5.5.1.1).
 
@@ -33,7 +38,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 SMEM_ALIGNMENT = 128
 """Bytes; of the shared-memory address of every tensor copy."""
 _ALIGNMENT = 16
-"""Bytes; of the global address, the strides and the inner extent of the box."""
+"""Bytes; of the global address, the strides, the inner extent of the box and where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,8 @@ def box_addresses(
         padding: of chunks in shared memory.
 
     Raises:
-        KernelFault: the wrong number of coordinates, a misaligned shared address, or a map that
-            hardware refuses.
+        KernelFault: the wrong number of coordinates, a misaligned shared address or first
+            coordinate, or a map that hardware refuses.
         UnsupportedInstruction: a mode other than ``tile`` (im2col, gather4, scatter4).
     """
     if mode != "tile":
@@ -139,6 +144,12 @@ def box_addresses(
         raise KernelFault(
             f"tensor copy: shared address {smem_start:#x} is {smem_start % SMEM_ALIGNMENT} past a "
             f"multiple of {SMEM_ALIGNMENT} bytes"
+        )
+    inner = coords[0] * tensor_map.element_bytes
+    if inner % _ALIGNMENT:
+        raise KernelFault(
+            f"tensor copy: got a first coordinate of {coords[0]} * {tensor_map.element_bytes} "
+            f"bytes = {inner} bytes, allowed: multiples of {_ALIGNMENT}"
         )
     box = _box_of(tensor_map, padding)
     inside = [
@@ -179,10 +190,15 @@ class _Box:
 
     def in_shared(self, positions: Addresses) -> Addresses:
         """Where bytes of the box lie in shared memory, before the swizzle."""
-        if self.padding is None:
+        width = self.inner_bytes
+        if self.padding is not None:
+            chunk, rest = np.divmod(positions, self.padding.chunk_bytes)
+            positions = chunk * self.padding.shared_bytes + rest
+            width = width // self.padding.chunk_bytes * self.padding.shared_bytes
+        if width >= self.swizzle.span_bytes:
             return positions
-        chunk, rest = np.divmod(positions, self.padding.chunk_bytes)
-        return np.asarray(chunk * self.padding.shared_bytes + rest)
+        row, rest = np.divmod(positions, width)
+        return np.asarray(row * self.swizzle.span_bytes + rest)
 
 
 def _box_of(tensor_map: TensorMapLike, padding: Padding | None) -> _Box:

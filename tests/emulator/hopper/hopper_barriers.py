@@ -20,27 +20,33 @@ def put(register: str, row: int, bits: int = 32, array: str = "out") -> str:
 def script(name: str, question: str, count: int, steps: Sequence[str]) -> Kernel:
     """Operations of one thread on one mbarrier of ``count``.
 
-    Each step is PTX that may leave a state in ``%rd10``. Behind each, the pending count of the last
-    state and what ``test_wait`` says of both parities are stored; a store to shared memory in
-    between lets the emulator see that time goes on.
+    Each step is PTX that may leave a state in ``%rd10``. Behind each, the pending count of the
+    state, if there is one, and what ``test_wait`` says of both parities are stored; a store to
+    shared memory in between lets the emulator see that time goes on. Of a state the upper half is
+    kept: in the lower one an H200 leaves what the register held before.
     """
-    body = f"mbarrier.init.shared::cta.b64 [{BAR}], {count};\nmov.b64 %rd10, 0;\n"
+    body = f"mbarrier.init.shared::cta.b64 [{BAR}], {count};\n"
     for row, step in enumerate(steps):
         body += step + "\n" if step.endswith(";") else f"{step};\n"
-        body += "mbarrier.pending_count.b64 %r10, %rd10;\n" + put("%r10", 4 * row)
+        gives_state = "%rd10" in step
+        if gives_state:
+            body += "mbarrier.pending_count.b64 %r10, %rd10;\n" + put("%r10", 4 * row)
         for parity in (0, 1):
             body += f"st.shared.b32 [{BAR}+64], {row};\n"
             body += f"mbarrier.test_wait.parity.shared::cta.b64 %p1, [{BAR}], {parity};\n"
             body += "selp.b32 %r10, 1, 0, %p1;\n" + put("%r10", 4 * row + 1 + parity)
-        body += "shr.u64 %rd11, %rd10, 63; cvt.u32.u64 %r10, %rd11;\n" + put("%r10", 4 * row + 3)
-        body += put("%rd10", row, 64, "states")
+        if gives_state:
+            body += "shr.u64 %rd11, %rd10, 63; cvt.u32.u64 %r10, %rd11;\n"
+            body += put("%r10", 4 * row + 3)
+            body += "shr.u64 %rd11, %rd10, 32; cvt.u32.u64 %r10, %rd11;\n"
+            body += put("%r10", row, array="states")
     return Kernel(
         name=f"barriers/{name}",
         question=question,
         body=lead(body),
         outputs={
             "out": Output((len(steps), 4), "uint32"),
-            "states": Output((len(steps),), "uint64", Agreement.MODEL),
+            "states": Output((len(steps),), "uint32", Agreement.MODEL),
         },
         launch=Launch(smem=1024),
         why=IMAGE,
@@ -50,6 +56,8 @@ def script(name: str, question: str, count: int, steps: Sequence[str]) -> Kernel
 ARRIVE = f"mbarrier.arrive.shared::cta.b64 %rd10, [{BAR}]"
 EXPECT = f"mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [{BAR}], 64"
 COMPLETE = f"mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [{BAR}], 64"
+IMAGE_STEPS = (ARRIVE, ARRIVE, EXPECT, EXPECT, COMPLETE, COMPLETE, *[ARRIVE] * 4, EXPECT, ARRIVE)
+"""What happens to an mbarrier of five arrivals whose memory is looked at."""
 
 
 def mbarriers() -> Iterator[Kernel]:
@@ -119,31 +127,31 @@ def by_states() -> Kernel:
 
 
 def images() -> Kernel:
-    """The 64 bits in memory, through ordinary loads, which the emulator refuses."""
+    """The 64 bits in memory, through ordinary loads, which the emulator refuses.
+
+    On an H200 such a load sees an mbarrier as it was when it was last made invalid, or anything
+    before: each is a new one, and made invalid before it is looked at.
+    """
+    mbarriers = [(count, 0) for count in (1, 2, 32, 1000, (1 << 20) - 1)]
+    mbarriers += [(5, done) for done in range(len(IMAGE_STEPS) + 1)]
     body = ""
-    row = 0
-    for count in (1, 2, 5, 32, 1000, (1 << 20) - 1):
-        body += f"mbarrier.init.shared::cta.b64 [{BAR}], {count};\n" + _image(row)
-        row += 1
-        if count == 5:
-            bytes_first = (EXPECT, EXPECT, COMPLETE, COMPLETE)
-            for step in (ARRIVE, ARRIVE, *bytes_first, *[ARRIVE] * 4, COMPLETE, EXPECT):
-                body += f"{step};\n" + _image(row)
-                row += 1
-        body += f"mbarrier.inval.shared::cta.b64 [{BAR}];\n"
+    for row, (count, done) in enumerate(mbarriers):
+        place = f"%base+{8 * row}"
+        body += f"mbarrier.init.shared::cta.b64 [{place}], {count};\n"
+        body += "".join(f"{step.replace(BAR, place)};\n" for step in IMAGE_STEPS[:done])
+        body += f"mbarrier.inval.shared::cta.b64 [{place}];\n"
+    body += "membar.cta;\nnanosleep.u32 10000;\n"
+    for row in range(len(mbarriers)):
+        body += f"ld.volatile.shared.b64 %rd12, [%base+{8 * row}];\n" + put("%rd12", row, 64)
     return Kernel(
         name="barriers/memory-image",
         question="the 64 bits of an mbarrier: after init, arrivals, expected and completed bytes",
         body=lead(body),
-        outputs={"out": Output((row,), "uint64", Agreement.FACT)},
+        outputs={"out": Output((len(mbarriers),), "uint64", Agreement.FACT)},
         launch=Launch(smem=1024),
         why=IMAGE,
         only_gpu="the emulator reports ordinary loads of a live mbarrier",
     )
-
-
-def _image(row: int) -> str:
-    return f"ld.volatile.shared.b64 %rd12, [{BAR}];\n" + put("%rd12", row, 64)
 
 
 def phases_by_warps() -> Kernel:

@@ -9,6 +9,8 @@ from hopper_draw import F32_SPECIALS, Draw, both_signs, f32_codes, f64_codes, ha
 from hopper_kernel import Agreement, Kernel
 from hopper_pieces import Lanewise
 
+from fa4gen.numerics.approx import BOUNDS
+
 COUNT = 2304
 MODES = ("rn", "rz", "rm", "rp")
 CANONICAL64 = " setp.nan.f64 %p2, %d, %d; @%p2 mov.b64 %d, 0x7ff8000000000000;"
@@ -82,10 +84,11 @@ def payloads() -> Iterator[Kernel]:
         *("cvt.rn.f16x2.f32 %d, %a, %b;", "cvt.rn.relu.f16x2.f32 %d, %a, %b;"),
         *("cvt.rna.tf32.f32 %d, %a;", "cvt.rn.tf32.f32 %d, %a;", "cvt.rn.relu.tf32.f32 %d, %a;"),
         *("add.f32 %d, %a, %b;", "fma.rn.f32 %d, %b, %b, %a;", "max.NaN.f32 %d, %a, %b;"),
-        *("max.f32 %d, %a, %a;", "min.f32 %d, %a, %b;", "abs.f32 %d, %a;", "neg.f32 %d, %a;"),
+        *("max.f32 %d, %a, %c;", "min.f32 %d, %a, %b;", "abs.f32 %d, %a;", "neg.f32 %d, %a;"),
         *("ex2.approx.ftz.f32 %d, %a;", "rcp.approx.ftz.f32 %d, %a;", "lg2.approx.f32 %d, %a;"),
     ]
-    inputs = {"a": a, "b": b}
+    # c is a, which no assembler knows: it makes a move of max a, a.
+    inputs = {"a": a, "b": b, "c": a}
     question = "ptx.md question 4: which NaN conversions and arithmetic give"
     yield Lanewise("float/nan-payload-32", question, forms, "b32", inputs).kernel()
     forms = [
@@ -100,7 +103,85 @@ def payloads() -> Iterator[Kernel]:
     ]
     why = "the ISA leaves the NaN of f64 open"
     fact = Agreement.FACT
+    inputs = {"a": a, "b": b}
     yield Lanewise("float/nan-payload-64", question, wide, "b64", inputs, fact, why=why).kernel()
+    yield from wide_payloads(draw, question)
+
+
+def wide_payloads(draw: Draw, question: str) -> Iterator[Kernel]:
+    """The bits of a NaN of f64."""
+    wide = np.uint64(0x7FF << 52) | draw.u64(128) & np.uint64(0x800FFFFFFFFFFFFF) | np.uint64(1)
+    special = np.array([0x7FF << 52 | 1, 0x7FF8 << 48, 0x7FF << 52 | 1 << 29], np.uint64)
+    a = np.concatenate([wide, np.resize(special, 16), np.resize(special, 16) | np.uint64(1 << 63)])
+    b = np.full(len(a), 0x3FF8 << 48, np.uint64)
+    inputs = {"a": a, "b": b, "c": a[::-1].copy()}
+    forms = ["cvt.rn.f32.f64 %d, %a;", "cvt.rz.ftz.f32.f64 %d, %a;", "cvt.rp.sat.f32.f64 %d, %a;"]
+    yield Lanewise("float/nan-payload-64-to-32", question, forms, "b32", inputs).kernel()
+    forms = [f"cvt.{mode}.f16.f64 %d, %a;" for mode in MODES] + ["cvt.rn.bf16.f64 %d, %a;"]
+    yield Lanewise("float/nan-payload-64-to-16", question, forms, "b16", inputs).kernel()
+    forms = ["neg.f64 %d, %a;", "abs.f64 %d, %a;", "cvt.rni.f64.f64 %d, %a;"]
+    forms += ["cvt.rzi.sat.f64.f64 %d, %a;", "sqrt.rn.f64 %d, %a;", "rcp.rn.f64 %d, %a;"]
+    forms += [
+        f"{name}.f64 %d, {x}, {y};"
+        for name in ("add", "mul", "min", "max", "div.rn", "copysign")
+        for x, y in (("%a", "%b"), ("%b", "%a"), ("%a", "%c"))
+    ]
+    forms += ["fma.rn.f64 %d, %a, %b, %b;", "fma.rn.f64 %d, %b, %b, %a;"]
+    forms += ["rcp.approx.ftz.f64 %d, %a;", "rsqrt.approx.ftz.f64 %d, %a;"]
+    more = {"agreement": Agreement.MODEL, "why": "the ISA leaves the NaN of f64 open"}
+    yield Lanewise("float/nan-payload-f64", question, forms, "b64", inputs, **more).kernel()  # type: ignore[arg-type]
+    # Which of several NaN, and which one comes of no NaN.
+    several = ["fma.rn.f64 %d, %a, %c, %e;", "fma.rn.f64 %d, %a, %c, %b;", "div.rn.f64 %d, %a, %c;"]
+    several += ["fma.rn.f64 %d, %a, %b, %c;", "fma.rn.f64 %d, %b, %a, %c;", "sub.f64 %d, %a, %c;"]
+    several += ["sub.f64 %d, %b, %a;", "fma.rp.f64 %d, %a, %c, %e;", "mul.rz.f64 %d, %a, %c;"]
+    inputs["e"] = np.roll(a, 50)
+    yield Lanewise("float/nan-several-f64", question, several, "b64", inputs, **more).kernel()  # type: ignore[arg-type]
+    values = [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x3FF << 52, 0xBFF << 52]
+    pairs = np.resize(np.array(np.meshgrid(values, values), np.uint64).reshape(2, -1), (2, 64))
+    forms = [f"{n}.f64 %d, %a, %b;" for n in ("add", "sub", "mul", "div.rn", "div.rz")]
+    forms += ["fma.rn.f64 %d, %a, %b, %a;", "fma.rn.f64 %d, %a, %b, %b;", "sqrt.rn.f64 %d, %a;"]
+    forms += ["sqrt.rp.f64 %d, %a;", "rsqrt.approx.ftz.f64 %d, %a;", "rsqrt.approx.f64 %d, %a;"]
+    made = dict(zip("ab", pairs, strict=True))
+    yield Lanewise("float/nan-made-f64", question, forms, "b64", made, **more).kernel()  # type: ignore[arg-type]
+
+
+TINY = 480
+
+
+def tiny() -> Iterator[Kernel]:
+    """Products next to the least normal number: are they flushed before or after rounding?"""
+    for name, mantissa, bias in (("f32", 23, 127), ("f16", 10, 15)):
+        draw, one = Draw(f"tiny {name}"), 1 << mantissa
+        kind = np.dtype(f"uint{16 if name == 'f16' else 32}")
+        first = one + draw.integers(1, one - 1, TINY)
+        # With the second factor the product is nearly a power of two, from either side.
+        second = (2 * one * one) // first + draw.integers(-1, 1, TINY)
+        second = np.clip(second, one, 2 * one - 1)
+        exponent = draw.integers(-5, 5, TINY) - bias // 2
+        scales = (exponent + bias, 1 - bias - 1 - exponent + bias)
+        sign = draw.integers(0, 1, TINY) << (8 * kind.itemsize - 1)
+        a, b = (
+            (scale * one + factor - one).astype(kind)
+            for scale, factor in zip(scales, (first, second), strict=True)
+        )
+        c = np.resize(np.array([0, 1, 3], kind), TINY)
+        inputs = {"a": a | sign.astype(kind), "b": b, "c": c ^ np.roll(sign, 1).astype(kind)}
+        modes = MODES if name == "f32" else ("rn",)
+        flush = [f".{mode}{ftz}.{name}" for mode in modes for ftz in ("", ".ftz")]
+        forms = [f"mul{each} %d, %a, %b;" for each in flush]
+        forms += [f"fma{each} %d, %a, %b, %c;" for each in flush]
+        question = f"{name} products that are subnormal before they are rounded, and not after"
+        width = f"b{8 * kind.itemsize}"
+        yield Lanewise(f"float/tiny-{name}", question, forms, width, inputs).kernel()
+    # Just below 2^-126: 22 to 26 ones, and any bits behind them.
+    ones = (np.arange(TINY) % 5 + 22).astype(np.uint64)
+    behind = (Draw("tiny f64").u64(TINY) >> np.uint64(12)) | np.uint64(1)
+    mantissa = ~((~behind << np.uint64(12)) >> ones) >> np.uint64(12)
+    sign = np.resize(np.array([0, 1 << 63], np.uint64), TINY)
+    near = np.uint64(0x380 << 52) | mantissa
+    forms = [f"cvt.{mode}{ftz}.f32.f64 %d, %a;" for mode in MODES for ftz in ("", ".ftz")]
+    question = "f64 that are subnormal f32 before they are rounded, and not after"
+    yield Lanewise("float/tiny-f64-to-f32", question, forms, "b32", {"a": near | sign}).kernel()
 
 
 def f64() -> Iterator[Kernel]:
@@ -192,13 +273,13 @@ def divisions() -> Iterator[Kernel]:
         f"div.{how}{ftz}.f32 %d, %a, %b;" for how in ("approx", "full") for ftz in ("", ".ftz")
     ]
     why = "PTX ISA 9.7.3.8: 2 ulp"
-    near = Agreement.NEAR
+    near, bounds = Agreement.NEAR, [BOUNDS["div"]] * len(forms)
     yield Lanewise(
-        "float/div-approx", "div.approx and div.full", forms, "b32", inputs, near, 2, why
+        "float/div-approx", "div.approx and div.full", forms, "b32", inputs, near, bounds, why
     ).kernel()
 
 
 def kernels() -> Iterator[Kernel]:
     """Every kernel of this module."""
-    for part in (f32, payloads, f64, halves, comparisons, divisions):
+    for part in (f32, payloads, tiny, f64, halves, comparisons, divisions):
         yield from part()

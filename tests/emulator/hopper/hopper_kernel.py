@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fa4gen.emulator.launch.tensormap import TensorMap
+from fa4gen.numerics.approx import Bound
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
@@ -36,7 +37,7 @@ class Agreement(StrEnum):
     MODEL = "model"
     """The ISA leaves the bits open; the emulator's model claims to know them."""
     NEAR = "near"
-    """The ISA gives a bound, in ulp; a zero, an infinity and a NaN have to be met."""
+    """The bits are not known: :data:`fa4gen.numerics.approx.BOUNDS` tell how far they are off."""
     FACT = "fact"
     """What one machine did, where the emulator makes no claim: recorded, compared with nothing."""
 
@@ -47,14 +48,14 @@ class Output:
 
     Attributes:
         start: What it holds before; every byte is :data:`FILLER` if left out.
-        ulps: How far an element may be off, with :attr:`Agreement.NEAR`.
+        bounds: How far the elements of each row may be off, with :attr:`Agreement.NEAR`.
     """
 
     shape: tuple[int, ...]
     dtype: str
     agreement: Agreement = Agreement.BITS
     start: Array | None = None
-    ulps: int = 0
+    bounds: tuple[Bound, ...] = ()
 
     def fresh(self) -> Array:
         """The array before the launch."""
@@ -118,6 +119,8 @@ class Kernel:
         only_gpu: Why the emulator cannot run it; empty if it can.
         waits: Whether it ends with a word a thread that says which wait gave up (see
             :mod:`hopper_pieces`).
+        faults: The ``CUresult`` that a GPU ends it with, and the emulator refuses it for; 0 if it
+            is to run.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Kernel:
     why: str = ""
     only_gpu: str = ""
     waits: bool = False
+    faults: int = 0
 
     def __post_init__(self) -> None:
         if self.waits:

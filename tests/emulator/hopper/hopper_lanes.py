@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from hopper_draw import Draw
-from hopper_kernel import Agreement, Array, Arrays, Kernel, Launch, Output
+from hopper_kernel import Array, Arrays, Kernel, Launch, Output
 from hopper_pieces import Lanewise
 
 WARPS = 32
@@ -145,24 +145,18 @@ def special_registers() -> Kernel:
     names = ["%tid.x", "%ntid.x", "%laneid", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x"]
     names += ["%nctaid.y", "%nctaid.z", "%tid.y", "%ntid.y", "%dynamic_smem_size"]
     names += [f"%lanemask_{each}" for each in ("eq", "lt", "le", "gt", "ge")]
-    places = ["%warpid", "%nwarpid"]
     count = 128 * 12
     body = "".join(
-        f"{{ .reg .b64 %at; mad.wide.u32 %at, %id, 4, %{array}; mov.u32 %r10, {name};"
+        f"{{ .reg .b64 %at; mad.wide.u32 %at, %id, 4, %out; mov.u32 %r10, {name};"
         f" st.global.b32 [%at+{4 * count * i}], %r10; }}\n"
-        for array, each in (("out", names), ("places", places))
-        for i, name in enumerate(each)
+        for i, name in enumerate(names)
     )
     return Kernel(
         name="lanes/special-registers",
         question="indices and sizes of a grid of three dimensions",
         body=body,
-        outputs={
-            "out": Output((len(names), count), "uint32"),
-            "places": Output((len(places), count), "uint32", Agreement.FACT),
-        },
+        outputs={"out": Output((len(names), count), "uint32")},
         launch=Launch(block=128, grid=(3, 2, 2), smem=2048),
-        why="PTX ISA 10.4, 10.5: %warpid and %nwarpid are where a warp happens to be",
     )
 
 

@@ -96,6 +96,15 @@ class DriverCase:
         return self.dtype is None and self.interleave == 0 and self.l2 == 2
 
 
+def software_words(t: TensorMap) -> list[int]:
+    """Words 8 and 9 of the driver's maps: bytes of a box, and how shared memory is aligned.
+
+    The driver rounds the elements of a box with element strides down, and copies round them up.
+    """
+    counts = [box // step for box, step in zip(t.box, t.element_strides, strict=True)]
+    return [int(np.prod(counts)) * t.element_bytes, 8 * t.swizzle or 16]
+
+
 BY_BYTES = {
     "u8": 1,
     "u16": 2,

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from hopper_kernel import Agreement, Array, Arrays, Kernel, Launch, Output
 
+from fa4gen.numerics.approx import Bound
+
 ROUNDS = 4096
 """Tries of ``mbarrier.try_wait`` before a wait gives up; each suspends for some microseconds."""
 HINT = 8192
@@ -110,7 +112,7 @@ class Lanewise:
     result: str
     inputs: dict[str, Array]
     agreement: Agreement = Agreement.BITS
-    ulps: int = 0
+    bounds: Sequence[Bound] = ()
     why: str = ""
     after: str = ""
     expected: dict[str, object] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Lanewise:
         for row, form in enumerate(self.forms):
             lines.append(self._store(form, row * count * size))
         dtype = f"uint{8 * size}"
-        output = Output((len(self.forms), count), dtype, self.agreement, ulps=self.ulps)
+        output = Output((len(self.forms), count), dtype, self.agreement, bounds=tuple(self.bounds))
         return Kernel(
             name=self.name,
             question=self.question,

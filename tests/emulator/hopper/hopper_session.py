@@ -8,6 +8,8 @@ from typing import Any
 
 SECONDS = 30
 """What one task may take; the first one may take twice as long."""
+DIED = "its process died"
+"""How the message begins of a task whose process ended by itself, as the driver's assembler may."""
 _GENTLE = frozenset({0, 1, 200, 209, 218, 222})
 """Errors that leave the context as it is: values, images, PTX."""
 
@@ -47,8 +49,10 @@ class Session:
         try:
             good, value, lost = pipe.recv()
         except EOFError:
+            process = self._process
+            process.join(SECONDS)
             self._end()
-            raise TaskError("its process died") from None
+            raise TaskError(f"{DIED} with code {process.exitcode}") from None
         if lost:
             self._end()
         if not good:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,18 @@ def box_bytes(t: TensorMap) -> int:
     return int(np.prod(counts)) * t.element_bytes
 
 
-def boxed(t: TensorMap, coordinates: Coordinates) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
+def room_bytes(t: TensorMap) -> int:
+    """Shared memory that a box takes: with a swizzle, rows are as far apart as it spans (CUDA C++
+    programming guide, 10.30: shared memory has to accommodate the full swizzle width)."""
+    inner = t.box[0] * t.element_bytes
+    return -(-box_bytes(t) // inner * max(inner, t.swizzle) // 512) * 512
+
+
+def boxed(
+    t: TensorMap, coordinates: Coordinates, start: int = 0
+) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
     """For each element of a box: byte in shared memory behind the box's, byte in the tensor, and
-    whether it is in bounds (PTX ISA 5.5.3, 5.5.7)."""
+    whether it is in bounds (PTX ISA 5.5.3, 5.5.7); ``start`` is where it begins."""
     size = t.element_bytes
     steps = (1, *t.element_strides[1:])
     counts = [-(-b // s) for b, s in zip(t.box, steps, strict=True)]
@@ -74,7 +83,8 @@ def boxed(t: TensorMap, coordinates: Coordinates) -> tuple[Index, Index, npt.NDA
         inside &= (at >= 0) & (at < t.dims[axis])
         where += at * t.strides[axis]
     bits, base, shift = _SWIZZLES[t.swizzle, t.swizzle_atomicity]
-    linear = number * size
+    row, column = np.divmod(number, counts[0])
+    linear = row * max(counts[0] * size, t.swizzle) + column * size + start
     shared = linear ^ ((linear >> (base + shift)) & (1 << bits) - 1) << base
     if t.swizzle_atomicity == "32B+8B":
         shared = shared ^ (linear >> 7 & 1) << 3
@@ -86,7 +96,8 @@ class Load:
     """Boxes of one tensor loaded one after the other.
 
     Attributes:
-        expect: Bytes that each load is expected to complete; those of the full box if 0.
+        shift: Bytes behind :data:`DATA` that boxes go to.
+        faults: As of :class:`Kernel`.
     """
 
     name: str
@@ -100,31 +111,32 @@ class Load:
     """``.L2::cache_hint``."""
     space: str = "shared::cluster"
     only_gpu: str = ""
+    shift: int = 0
+    faults: int = 0
 
     @property
     def room(self) -> int:
         """Bytes of shared memory that hold a box."""
-        return -(-box_bytes(self.map) // 512) * 512
+        return room_bytes(self.map) + -(-self.shift // 512) * 512
 
     def kernel(self) -> Kernel:
         """Its output is shared memory as each load leaves it."""
         data = self.data
         if data is None:
             data = _numbers(self.name, self.map)
-        body = init(1)
+        body, target = init(1), f"%base+{DATA + self.shift}"
         for number, box in enumerate(self.boxes):
             body += fill(DATA, self.room, LANES, FILL * 0x01010101) + PROXY_FENCE + "bar.sync 0;\n"
             body += lead(
                 f"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%base], {box_bytes(self.map)};\n"
-                + load(self.map, box, f"%base+{DATA}", space=self.space, modifiers=self.modifiers)
+                + load(self.map, box, target, space=self.space, modifiers=self.modifiers)
             )
             body += wait("%base", number & 1, number + 1)
             body += f"add.u64 %rd20, %out, {number * self.room};\n"
             body += copy_out("%rd20", DATA, self.room, LANES)
         shape = (len(self.boxes), self.room)
-        checked = (
-            self.agreement is Agreement.BITS and self.map.oob_fill == "zero" and not self.map.tf32
-        )
+        checked = self.map.dtype != "f32.ftz" and not self.map.tf32
+        checked = checked and self.map.oob_fill == "zero" and not self.faults
         return Kernel(
             name=f"tensor/{self.name}",
             question=self.question,
@@ -136,6 +148,7 @@ class Load:
             why=self.why,
             only_gpu=self.only_gpu,
             waits=True,
+            faults=self.faults,
         )
 
     def _expected(self, inputs: Arrays) -> Arrays:
@@ -143,7 +156,7 @@ class Load:
         out = np.full((len(self.boxes), self.room), FILL, np.uint8)
         byte = np.arange(size)
         for row, box in zip(out, self.boxes, strict=True):
-            shared, where, inside = boxed(self.map, box)
+            shared, where, inside = boxed(self.map, box, self.shift)
             values = raw[np.where(inside, where, 0)[:, None] + byte]
             row[shared[:, None] + byte] = np.where(inside[:, None], values, 0)
         return {"out": out}
@@ -179,6 +192,7 @@ class Store:
         operation: ``add`` ...; empty to store.
         data: Shared memory, ``(boxes, bytes)``; random if left out.
         before: The tensor's buffer; :data:`FILLER` where left out.
+        faults: As of :class:`Kernel`.
     """
 
     name: str
@@ -190,17 +204,15 @@ class Store:
     before: Array | None = None
     agreement: Agreement = Agreement.BITS
     why: str = ""
+    faults: int = 0
 
     def kernel(self) -> Kernel:
         """Its output is the tensor's buffer."""
-        room = -(-box_bytes(self.map) // 512) * 512
+        room = room_bytes(self.map)
         data = self.data
         if data is None:
             data = Draw(self.name).u8(room * len(self.boxes))
-        raw = np.zeros((len(self.boxes), room), np.uint8)
-        raw[:, : box_bytes(self.map)] = data.view(np.uint8).reshape(len(self.boxes), -1)[
-            :, : box_bytes(self.map)
-        ]
+        raw = data.view(np.uint8).reshape(len(self.boxes), room)
         opcode = "cp.reduce" if self.operation else "cp"
         how = f".{self.operation}" if self.operation else ""
         body = ""
@@ -224,14 +236,17 @@ class Store:
             arguments={"data": raw, "map": MapOf("out", self.map)},
             outputs={"out": Output((len(before),), "uint8", self.agreement, start=before)},
             launch=Launch(block=LANES, smem=DATA + room),
-            expected=None if self.operation else self._expected,
+            expected=None if self.operation or self.faults else self._expected,
             why=self.why,
+            faults=self.faults,
         )
 
     def _expected(self, inputs: Arrays) -> Arrays:
+        """Rows of the tensor that end within 16 bytes are written to their end."""
         out = np.full(buffer_bytes(self.map), FILLER, np.uint8)
-        byte = np.arange(self.map.element_bytes)
+        byte, per = np.arange(self.map.element_bytes), 16 // self.map.element_bytes
+        written = replace(self.map, dims=(-(-self.map.dims[0] // per) * per, *self.map.dims[1:]))
         for row, box in zip(inputs["data"], self.boxes, strict=True):
-            shared, where, inside = boxed(self.map, box)
+            shared, where, inside = boxed(written, box)
             out[where[inside][:, None] + byte] = row[shared[inside][:, None] + byte]
         return {"out": out}

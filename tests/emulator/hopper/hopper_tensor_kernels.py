@@ -25,32 +25,46 @@ from hopper_tensor import (
 
 from fa4gen.emulator.launch.tensormap import TensorMap
 
+ILLEGAL_INSTRUCTION = 715
+"""``CUDA_ERROR_ILLEGAL_INSTRUCTION``: what an H200 says of a tensor copy that it cannot do."""
 RANKS: dict[int, tuple[Coordinates, Coordinates, list[Coordinates]]] = {
-    1: ((200,), (64,), [(0,), (100,), (150,), (-40,), (200,)]),
+    1: ((200,), (64,), [(0,), (104,), (152,), (-40,), (200,)]),
     2: ((72, 20), (32, 6), [(0, 0), (40, 14), (48, 17), (-8, -3), (72, 0), (0, 20), (-32, 5)]),
-    3: ((40, 9, 7), (16, 4, 3), [(0, 0, 0), (24, 5, 4), (32, 7, 6), (-4, -2, -1), (8, 3, 7)]),
-    4: ((24, 5, 6, 4), (8, 3, 2, 2), [(0, 0, 0, 0), (16, 3, 5, 3), (20, 4, -1, -1), (0, 0, 0, 4)]),
+    3: ((40, 9, 7), (16, 4, 3), [(0, 0, 0), (24, 5, 4), (32, 7, 6), (-8, -2, -1), (8, 3, 7)]),
+    4: ((20, 5, 6, 4), (8, 3, 2, 2), [(0, 0, 0, 0), (16, 3, 5, 3), (16, 4, -1, -1), (0, 0, 0, 4)]),
     5: (
-        (16, 3, 4, 3, 5),
+        (12, 3, 4, 3, 5),
         (8, 2, 3, 2, 2),
-        [(0, 0, 0, 0, 0), (8, 2, 2, 2, 4), (-4, -1, -2, -1, -1), (12, 2, 1, 2, 3)],
+        [(0, 0, 0, 0, 0), (8, 2, 2, 2, 4), (-8, -1, -2, -1, -1), (8, 2, 1, 2, 3), (0, -1, 2, 0, 0)],
     ),
 }
+"""Tensors of f16, boxes, and where they lie; inner coordinates are multiples of 16 bytes."""
+
+NARROW = ((32, 16), (64, 16), (64, 32), (128, 16), (128, 32), (128, 64), (128, 96))
+"""Swizzles, and inner bytes of boxes that are narrower."""
 
 
 def loads() -> Iterator[Kernel]:
     """Swizzles, types, ranks."""
     boxes = [(0, 0), (64, 3), (-8, -2), (120, 30), (200, 0), (72, 37)]
+    wide = [(0, 0), (64, 3), (-16, -2), (112, 30), (208, 0), (144, 37)]
     for span in (0, 32, 64, 128):
         for dtype, size in (("bf16", 2), ("u8", 1), ("f32", 4), ("u64", 8)):
             inner = (span or 128) // size
             t = tensor_map(dtype, (150, 40), (min(inner, 256), 12), swizzle=span)
             question = f"where a box of {dtype} lies with a swizzle of {span}, bounds included"
-            yield Load(f"load-{dtype}-swizzle{span}", question, t, boxes).kernel()
-    t = tensor_map("bf16", (150, 40), (16, 12), swizzle=128)
-    yield Load(
-        "load-narrow-swizzle128", "a box narrower than its swizzle's span", t, boxes
-    ).kernel()
+            places = wide if size == 1 else boxes
+            yield Load(f"load-{dtype}-swizzle{span}", question, t, places).kernel()
+    for span, inner in NARROW:
+        t = tensor_map("bf16", (150, 40), (inner // 2, 12), swizzle=span)
+        question = f"a box of {inner} bytes, narrower than its swizzle of {span}"
+        yield Load(f"load-narrow{inner}-swizzle{span}", question, t, boxes).kernel()
+    for span in (0, 32, 64, 128):
+        t = tensor_map("bf16", (150, 40), ((span or 128) // 2, 12), swizzle=span)
+        question = f"a swizzle of {span} is one of addresses, not of places in the box"
+        for shift in (128, 640):
+            name = f"load-behind{shift}-swizzle{span}"
+            yield Load(name, question, t, [(0, 0), (64, 3)], shift=shift).kernel()
     for rank, (dims, box, places) in RANKS.items():
         t = tensor_map("f16", dims, box)
         question = f"rank {rank}: negative and outer coordinates; complete_tx counts the full box"
@@ -73,7 +87,7 @@ def strides() -> Iterator[Kernel]:
     t = tensor_map("bf16", (64, 8, 4), (32, 2, 2), strides=(2, 1024, 128))
     question = "strides need not grow with the dimension"
     yield Load("load-strides-crossed", question, t, [(0, 0, 0), (48, 7, 3)]).kernel()
-    boxes = [(0, 0), (5, 3), (-4, -2), (50, 33), (-1, -1), (60, 36)]
+    boxes = [(0, 0), (8, 3), (-8, -2), (48, 33), (-16, -1), (56, 36)]
     for steps in ((1, 2), (1, 3), (1, 8), (2, 1), (4, 3)):
         t = tensor_map("bf16", (64, 40), (32, 12), element_strides=steps)
         name = f"load-element-strides-{steps[0]}-{steps[1]}"
@@ -98,13 +112,9 @@ def fills() -> Iterator[Kernel]:
 def _claimed(
     name: str, question: str, t: TensorMap, boxes: list[Coordinates], data: Array, why: str
 ) -> Kernel:
-    """A load whose bits the ISA does not tell: a model, or where there is none, a fact."""
-    if t.dtype == "f32.ftz":
-        kind, only_gpu = Agreement.FACT, "the emulator refuses loads of f32.ftz: what is flushed?"
-    else:
-        kind, only_gpu = Agreement.MODEL, ""
-    made = Load(name, question, t, boxes, kind, f"CUDA driver API: {why}", data, only_gpu=only_gpu)
-    return made.kernel()
+    """A load whose bits the ISA does not tell: a model."""
+    why = f"CUDA driver API: {why}"
+    return Load(name, question, t, boxes, Agreement.MODEL, why, data).kernel()
 
 
 def _finite(name: str, dtype: str, size: int) -> Array:
@@ -136,7 +146,7 @@ def roundings() -> Iterator[Kernel]:
 
 def stores() -> Iterator[Kernel]:
     """Stores: swizzles, ranks, bounds."""
-    boxes = [(0, 0), (64, 12), (-8, 36), (120, 24)]
+    boxes = [(0, 0), (64, 12), (8, 36), (120, 24)]
     for span in (0, 32, 64, 128):
         for dtype, size in (("bf16", 2), ("f32", 4)):
             t = tensor_map(dtype, (150, 40), ((span or 128) // size, 12), swizzle=span)
@@ -144,7 +154,16 @@ def stores() -> Iterator[Kernel]:
             yield Store(f"store-{dtype}-swizzle{span}", question, t, boxes).kernel()
     for rank, (dims, box, places) in RANKS.items():
         t = tensor_map("f16", dims, box)
-        yield Store(f"store-{rank}d", f"stores of rank {rank}", t, places).kernel()
+        begin = [at for at in places if all(0 <= c < d for c, d in zip(at, dims, strict=True))]
+        yield Store(f"store-{rank}d", f"stores of rank {rank}", t, begin).kernel()
+    t = tensor_map("f16", (72, 20), (32, 6))
+    for name, place in (("inner", (72, 0)), ("outer", (8, 20))):
+        question = f"a store that begins behind the end of the {name} dimension changes nothing"
+        yield Store(f"store-behind-{name}", question, t, [place]).kernel()
+    for span, inner in NARROW:
+        t = tensor_map("bf16", (150, 40), (inner // 2, 12), swizzle=span)
+        question = f"stores of {inner} bytes, narrower than the swizzle of {span}"
+        yield Store(f"store-narrow{inner}-swizzle{span}", question, t, boxes).kernel()
     t = tensor_map("bf16", (64, 40), (32, 12), element_strides=(1, 3))
     question = "stores with element strides"
     yield Store("store-element-strides", question, t, [(0, 0), (32, 1), (40, 35)]).kernel()
@@ -173,7 +192,7 @@ def reductions() -> Iterator[Kernel]:
             t = tensor_map(dtype, (64, 24), (128 // size // 2, 10), swizzle=64)
             before, given = _operands(f"{operation} {dtype}", dtype, buffer_bytes(t), 4 * 2560)
             boxes = (
-                [(0, 0), (40, 10), (-4, 20), (0, 11)] if size == 8 else [(0, 0), (48, 10), (-8, 20)]
+                [(0, 0), (60, 10), (4, 20), (0, 11)] if size == 8 else [(0, 0), (56, 10), (8, 20)]
             )
             room = -(-box_bytes(t) // 512) * 512
             data = np.resize(given.view(np.uint8), len(boxes) * room)
@@ -181,6 +200,18 @@ def reductions() -> Iterator[Kernel]:
             name = f"reduce-{operation}-{dtype}"
             how = (Agreement.MODEL, FLOATS) if "f" in dtype else (Agreement.BITS, "")
             yield Store(name, question, t, boxes, operation, data, before, *how).kernel()
+
+
+def ragged() -> Iterator[Kernel]:
+    """Reductions into rows that end within 16 bytes."""
+    for dtype in ("u32", "bf16"):
+        size = 4 if dtype == "u32" else 2
+        t = tensor_map(dtype, (61, 12), (64 // size, 10))
+        before, given = _operands(f"ragged {dtype}", dtype, buffer_bytes(t), 3 * 1024)
+        question = f"does a reduction of {dtype} end where the rows of the tensor do?"
+        name, boxes = f"reduce-ragged-{dtype}", [(0, 0), (56, 2), (48, 8)]
+        how = (Agreement.MODEL, "PTX ISA 9.7.9.25.5.3 does not tell")
+        yield Store(name, question, t, boxes, "add", given, before, *how).kernel()
 
 
 def _operands(name: str, dtype: str, *sizes: int) -> list[Array]:
@@ -197,10 +228,37 @@ def _operands(name: str, dtype: str, *sizes: int) -> list[Array]:
     return [np.resize(each.view(np.uint8), size) for each, size in zip(made, sizes, strict=True)]
 
 
+def faults() -> Iterator[Kernel]:
+    """Boxes that tensor copies cannot begin at."""
+    inner = "the inner coordinate is no multiple of 16 bytes"
+    for dtype, name, place in (
+        ("u8", "u8", (8, 0)),
+        ("bf16", "bf16", (1, 0)),
+        ("f32", "f32", (2, 0)),
+        ("u8", "before", (-8, 0)),
+        ("bf16", "behind", (500, 0)),
+    ):
+        t = tensor_map(dtype, (64, 10), (32, 4))
+        made = Load(f"load-unaligned-{name}", inner, t, [place], faults=ILLEGAL_INSTRUCTION)
+        yield made.kernel()
+    t = tensor_map("bf16", (64, 10), (32, 4))
+    negative = "a store does not begin before the tensor"
+    for name, question, place in (
+        ("store-unaligned", inner, (4, 0)),
+        ("store-before-inner", negative, (-8, 0)),
+        ("store-before-outer", negative, (0, -1)),
+        ("store-before-all", negative, (-64, 0)),
+    ):
+        yield Store(name, question, t, [place], faults=ILLEGAL_INSTRUCTION).kernel()
+    question = "a reduction does not begin before the tensor"
+    add = Store("reduce-before", question, t, [(0, -1)], "add", faults=ILLEGAL_INSTRUCTION)
+    yield add.kernel()
+
+
 def transactions() -> Iterator[Kernel]:
     """What is counted of boxes that are partly, or not at all, in bounds (question 3)."""
     t = tensor_map("bf16", (64, 10), (32, 4))
-    boxes = [(0, 0), (48, 8), (64, 0), (-40, -9), (500, 500)]
+    boxes = [(0, 0), (48, 8), (64, 0), (-40, -9), (504, 500)]
     body = init(1, 1) + fill(DATA, 512, LANES, FILL * 0x01010101) + PROXY_FENCE + "bar.sync 0;\n"
     body += "mov.u32 %r20, 0;\n"
     # Sixteen bytes more are expected than the box has: the phase stays open until they come.
@@ -297,6 +355,7 @@ def _multicast(t: TensorMap, box: Coordinates, mask: int) -> str:
 
 def kernels() -> Iterator[Kernel]:
     """Every kernel of this module."""
-    parts = (loads, strides, fills, roundings, stores, reductions, transactions, multicasts)
+    parts = (loads, strides, fills, roundings, stores, reductions, ragged, faults)
+    parts += (transactions, multicasts)
     for part in parts:
         yield from part()

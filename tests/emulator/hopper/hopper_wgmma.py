@@ -66,10 +66,10 @@ class Place:
         return (self.lbo >> 4) << 16 | (self.sbo >> 4) << 32 | mode << 62
 
 
-def swizzled(address: Index, span: int) -> Index:
+def swizzled(address: Index, span: int, base_offset: int = 0) -> Index:
     """The 16-byte chunk within ``span`` bytes is exchanged by the 128-byte line (PTX ISA 5.5.7)."""
     bits = _SWIZZLE_BITS[span]
-    return address ^ (address >> 7 & (1 << bits) - 1) << 4
+    return address ^ ((address >> 7) - base_offset & (1 << bits) - 1) << 4
 
 
 @dataclass(frozen=True)

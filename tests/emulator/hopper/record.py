@@ -26,7 +26,7 @@ from hopper_answers import answers
 from hopper_emulated import run_emulated
 from hopper_kernel import Arrays, Kernel
 from hopper_registry import kernels
-from hopper_session import Session, TaskError
+from hopper_session import DIED, Session, TaskError
 
 WORKERS = 8
 KEPT = 48
@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--full", type=Path, help="an .npz for all outputs, to study them elsewhere"
     )
     parser.add_argument(
+        "--sweeps", type=Path, help="a folder for all values of sweeps, to fit models to"
+    )
+    parser.add_argument(
         "--explain", type=Path, help="only say what the recordings in a folder answer"
     )
     parser.add_argument("--missing", type=Path, help="only list what a folder has no recording of")
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not given.out:
         parser.error("one of --out, --explain, --missing is needed")
-    return record(given.out, given.only, given.full, not given.no_emulator)
+    return record(given.out, given.only, given.full, given.sweeps, not given.no_emulator)
 
 
 def missing(recorded: dict[str, recording.Entry]) -> Iterator[str]:
@@ -71,7 +74,7 @@ def missing(recorded: dict[str, recording.Entry]) -> Iterator[str]:
             yield f"{name} (changed since)"
 
 
-def record(out: Path, only: str, full: Path | None, emulator: bool) -> int:
+def record(out: Path, only: str, full: Path | None, sweeps: Path | None, emulator: bool) -> int:
     """Run everything whose name matches ``only``, and write the files.
 
     What the files hold of other kernels stays. Kernels are written before all else, so that a
@@ -93,7 +96,7 @@ def record(out: Path, only: str, full: Path | None, emulator: bool) -> int:
                 flat = {f"{n}:{o}": v for n, found in keep.items() for o, v in found.items()}
                 np.savez_compressed(full, **flat)  # type: ignore[arg-type]
             print(f"{time.time() - began:.0f} s: kernels compared and written", flush=True)
-            entries |= dict(_others(session, only))
+            entries |= dict(_others(session, only, sweeps))
     size = _write(out, head, entries)
     print("\n".join(answers(entries)))
     print(f"{time.time() - began:.0f} s, {size / 1024:.0f} KiB in {out}")
@@ -117,7 +120,7 @@ def _head(session: Session) -> dict[str, str]:
 
 
 def _emulate(pool: ProcessPoolExecutor, wanted: Iterable[Kernel]) -> dict[str, Future[Any]]:
-    return {k.name: pool.submit(emulated, k.name) for k in wanted if not k.only_gpu}
+    return {k.name: pool.submit(emulated, k.name) for k in wanted if not (k.only_gpu or k.faults)}
 
 
 def emulated(name: str) -> tuple[Arrays, list[str]]:
@@ -127,10 +130,17 @@ def emulated(name: str) -> tuple[Arrays, list[str]]:
 
 
 def _run(session: Session, kernel: Kernel) -> Any:
-    try:
-        return session.run("kernel", kernel.name)
-    except TaskError as error:
-        return str(error)
+    """What a GPU makes of a kernel, or why nothing; one whose process dies gets a second try."""
+    found = ""
+    for _ in range(2):
+        try:
+            return session.run("kernel", kernel.name)
+        except TaskError as error:
+            found = str(error)
+        if not found.startswith(DIED):
+            break
+        print(f"DIED {kernel.name}: {found}")
+    return found
 
 
 def _entries(
@@ -141,14 +151,18 @@ def _entries(
 ) -> tuple[dict[str, recording.Entry], int]:
     """Recordings, and how many kernels failed; says what differs from the emulator."""
     entries: dict[str, recording.Entry] = {}
-    counts = dict.fromkeys(("equal", "differ", "facts", "failed"), 0)
+    counts = dict.fromkeys(("equal", "differ", "facts", "faults", "failed"), 0)
     for kernel in wanted:
         found = ran[kernel.name]
         if isinstance(found, str):
-            counts["failed"] += 1
-            print(f"FAILED {kernel.name}: {found[:1000]}")
+            wanted_fault = kernel.faults and found.endswith(f"error {kernel.faults}")
+            counts["faults" if wanted_fault else "failed"] += 1
+            if not wanted_fault:
+                print(f"FAILED {kernel.name}: {found[:1000]}")
             entries[kernel.name] = recording.failure(kernel, found[:300])
             continue
+        if kernel.faults:
+            print(f"UNEXPECTED {kernel.name}: it runs, without error {kernel.faults}")
         keep[kernel.name] = found.outputs
         theirs = _emulated_outputs(kernel, futures)
         made = entries[kernel.name] = recording.entry(kernel, found.outputs, theirs)
@@ -185,7 +199,9 @@ def _emulated_outputs(kernel: Kernel, futures: dict[str, Future[Any]]) -> Arrays
     return made
 
 
-def _others(session: Session, only: str) -> Iterator[tuple[str, recording.Entry]]:
+def _others(
+    session: Session, only: str, sweeps: Path | None
+) -> Iterator[tuple[str, recording.Entry]]:
     """Tensor maps of the driver, vector files, sweeps."""
     tasks = [("map", f"driver-map/{case.name}") for case in hopper_maps.driver_cases()]
     tasks += [("forms", f"forms/{name}") for name in hopper_forms.files()]
@@ -194,9 +210,12 @@ def _others(session: Session, only: str) -> Iterator[tuple[str, recording.Entry]
         if not re.search(only, name):
             continue
         try:
-            yield name, _other(task, name, session.run(task, name.partition("/")[2]))
+            value = session.run(task, name.partition("/")[2])
+            if task == "sweep" and sweeps is not None:
+                hopper_mufu.keep(sweeps, name.partition("/")[2], value)
+            yield name, _other(task, name, value)
         except (TaskError, ValueError) as error:
-            print(f"FAILED {name}: {str(error)[:300]}")
+            print(f"{'REFUSED' if task == 'map' else 'FAILED'} {name}: {str(error)[:300]}")
             yield name, {"error": str(error)[:300]}
 
 
@@ -213,7 +232,7 @@ def _other(task: str, name: str, value: Any) -> recording.Entry:
             print(f"DIFFERS {name}: {each}")
         return made
     sweep = next(each for each in hopper_mufu.sweeps() if f"sweep/{each.name}" == name)
-    at = np.linspace(0, sweep.count - 1, KEPT).astype(np.int64)
+    at = sweep.kept_places(KEPT)
     return {
         "sha256": recording.digest(value),
         "statistics": sweep.statistics(value),

@@ -65,6 +65,16 @@ class Case:
     def box_bytes(self) -> int:
         return int(np.prod(self.counts)) * self.size
 
+    @property
+    def row_bytes(self) -> int:
+        """From one row of the box to the next in shared memory: the swizzle's span at least."""
+        return max(self.box[0] * self.size, self.swizzle)
+
+    @property
+    def room(self) -> int:
+        """Bytes of shared memory that the box takes, those between narrow rows included."""
+        return int(np.prod(self.counts[1:])) * self.row_bytes
+
     def memory(self, seed: int = 0) -> np.ndarray:
         """The tensor's bytes, with what lies between its rows."""
         size = self.strides[-1] * self.dims[-1] if len(self.dims) > 1 else self.dims[0] * self.size
@@ -87,24 +97,29 @@ class Case:
             )
         )
 
-    def elements(self) -> Iterator[tuple[int, int | None]]:
-        """Of each element: its offset in shared memory, and in the tensor, ``None`` if outside."""
+    def elements(self, stored: bool = False) -> Iterator[tuple[int, int | None]]:
+        """Of each element: its offset in shared memory, and in the tensor, ``None`` if outside.
+
+        ``stored``: what a store writes, which goes on to the end of the last 16 bytes of a row.
+        """
+        per = 16 // self.size if stored else 1
+        dims = (-(-self.dims[0] // per) * per, *self.dims[1:])
         steps = (1, *self.steps[1:]) if self.steps else (1,) * len(self.box)
         for number, index in enumerate(itertools.product(*map(range, reversed(self.counts)))):
             at = [c + i * s for c, i, s in zip(self.coords, reversed(index), steps, strict=True)]
-            inside = all(0 <= c < extent for c, extent in zip(at, self.dims, strict=True))
+            inside = all(0 <= c < extent for c, extent in zip(at, dims, strict=True))
             # The dynamic part of shared memory begins at 0x400 of the window.
-            shared = (
-                swizzle(0x400 + self.start + number * self.size, self.swizzle, self.atom) - 0x400
-            )
+            row, column = divmod(number, self.box[0])
+            linear = 0x400 + self.start + row * self.row_bytes + column * self.size
+            shared = swizzle(linear, self.swizzle, self.atom) - 0x400
             offset = sum(c * stride for c, stride in zip(at, self.strides, strict=True))
             yield shared, offset if inside else None
 
 
 CASES = {
     "1d": Case("u8", (100,), (48,), (-16,)),
-    "1d past the end": Case("f32", (37,), (16,), (30,)),
-    "2d": Case("bf16", (40, 9), (32, 8), (-3, 4), pad=32),
+    "1d past the end": Case("f32", (37,), (16,), (32,)),
+    "2d": Case("bf16", (40, 9), (32, 8), (-8, 4), pad=32),
     "2d all out": Case("bf16", (40, 9), (32, 8), (40, 4)),
     "2d all out below": Case("bf16", (40, 9), (32, 8), (0, -8)),
     "32B": Case("f32", (20, 30), (8, 16), (4, 7), 32),
@@ -112,16 +127,20 @@ CASES = {
     "128B": Case("bf16", (80, 40), (64, 24), (8, 20), 128),
     "128B off the pattern": Case("bf16", (64, 16), (64, 16), (0, 0), 128, start=START + 384),
     "64B off the pattern": Case("f16", (32, 16), (32, 8), (0, 1), 64, start=START + 128),
-    "128B narrow rows": Case("f16", (64, 32), (32, 16), (1, 3), 128),
+    "128B narrow rows": Case("f16", (64, 32), (32, 16), (8, 3), 128),
+    "ragged rows": Case("bf16", (37, 9), (32, 4), (32, 6)),
+    "128B not below": Case("bf16", (80, 40), (64, 24), (40, 30), 128),
+    "3d not below": Case("f16", (40, 9, 7), (16, 4, 3), (32, 7, 6), 32),
+    "5d not below": Case("s32", (8, 3, 3, 3, 2), (4, 2, 3, 2, 2), (4, 2, 1, 1, 1)),
     "128B atom 32B": Case("u8", (128, 20), (128, 16), (0, -2), 128, "32B"),
     "128B atom 64B": Case("u32", (32, 20), (32, 16), (0, 8), 128, "64B"),
-    "128B atom 32B flip": Case("u16", (64, 20), (64, 16), (-1, 8), 128, "32B+8B"),
+    "128B atom 32B flip": Case("u16", (64, 20), (64, 16), (-8, 8), 128, "32B+8B"),
     "3d": Case("u8", (128, 5, 7), (128, 3, 4), (0, 3, -1), 128),
-    "4d": Case("f16", (40, 5, 3, 4), (32, 4, 2, 2), (17, -1, 2, 3), 64, pad=16),
-    "5d": Case("s32", (8, 3, 3, 3, 2), (4, 2, 3, 2, 2), (-1, 2, -1, 1, 1)),
-    "8 bytes": Case("f64", (18, 9), (16, 8), (5, -1), 128),
+    "4d": Case("f16", (40, 5, 3, 4), (32, 4, 2, 2), (16, -1, 2, 3), 64, pad=16),
+    "5d": Case("s32", (8, 3, 3, 3, 2), (4, 2, 3, 2, 2), (4, 2, -1, 1, 1)),
+    "8 bytes": Case("f64", (18, 9), (16, 8), (6, -1), 128),
     "steps": Case("bf16", (32, 16, 9), (32, 8, 5), (0, 3, 1), 64, steps=(1, 2, 3)),
-    "nan": Case("bf16", (40, 9), (32, 8), (20, -3), 64, fill="nan"),
+    "nan": Case("bf16", (40, 9), (32, 8), (24, -3), 64, fill="nan"),
     "nan f32": Case("f32", (16, 9), (8, 8), (12, 4), 32, fill="nan"),
 }
 
@@ -177,14 +196,14 @@ def store(case: Case, operation: str = "") -> str:
 
 def loaded(case: Case, memory: np.ndarray) -> np.ndarray:
     """The box in shared memory."""
-    image = np.zeros(case.start + case.box_bytes + 1024, np.uint8)
-    nan = bytes.fromhex({2: "ff7f", 4: "ffffff7f"}.get(case.size, "00"))
+    image = np.zeros(case.start + case.room + 1024, np.uint8)
+    nan = bytes.fromhex({2: "f77f", 4: "f77ff77f"}.get(case.size, "00"))
     for shared, offset in case.elements():
         if offset is not None:
             image[shared : shared + case.size] = memory[offset : offset + case.size]
         elif case.fill == "nan":
             image[shared : shared + case.size] = np.frombuffer(nan, np.uint8)
-    return image[case.start : case.start + case.box_bytes]
+    return image[case.start : case.start + case.room]
 
 
 TILE = Case("bf16", (64, 16), (64, 16), (0, 0), 128)

@@ -122,7 +122,7 @@ def test_a_copy_through_a_map_that_the_kernel_changed() -> None:
         ("elemtype.global.b1024.b32 [%rd10], 13", 0x580, 0x780),
         ("elemtype.global.b1024.b32 [%rd10], 15", 0x680, 0x780),
         ("interleave_layout.global.b1024.b32 [%rd10], 2", 0x1000, 0x1800),
-        ("swizzle_mode.global.b1024.b32 [%rd10], 3", 0x6000, 0x6000),
+        ("swizzle_mode.global.b1024.b32 [%rd10], 3", 0x6000, 0x406000),
         ("fill_mode.global.b1024.b32 [%rd10], 1", 0x8000, 0x8000),
         ("swizzle_atomicity.global.b1024.b32 [%rd10], 3", 0x180000, 0x380000),
     ],

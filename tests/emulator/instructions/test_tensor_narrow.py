@@ -77,7 +77,7 @@ class Narrow:
 CASES = [
     Narrow("b4x16", (0, 0)),
     Narrow("b4x16", (64, -3), 64),
-    Narrow("b4x16", (192, 6), 128),
+    Narrow("b4x16", (192, 6), 64),
     Narrow("b4x16_p64", (0, 0)),
     Narrow("b4x16_p64", (128, -2), 128),
     Narrow("b6x16_p32", (128, 3)),
