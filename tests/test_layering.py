@@ -15,9 +15,11 @@ LAYERS = (
     {"hardware", "numerics"},
     {"feasibility", "ptx"},
     {"codegen", "space"},
-    {"emulator", "perf", "db", "compile"},
+    {"emulator", "db", "compile"},
+    {"perf"},
     {"evaluate"},
     {"tune", "runtime"},
+    {"study"},
     {"report"},
     {"cli", "testing"},
 )
@@ -30,7 +32,9 @@ EXTERNAL = {
     "cutlass": {"compile", "evaluate", "runtime"},
     "cuda": {"compile", "evaluate", "runtime"},
     "tvm_ffi": {"compile", "evaluate", "runtime"},
-    "optuna": {"tune"},
+    "optuna": {"tune", "study"},
+    "matplotlib": {"study"},
+    "plotly": {"report", "study"},
     "sqlalchemy": {"db"},
     "alembic": {"db"},
     "jinja2": {"codegen", "report"},
@@ -133,7 +137,7 @@ def test_the_checker_sees_what_it_must(tmp_path: Path) -> None:
     for name, text in {
         "core/a.py": "from fa4gen.db import store\n",
         "db/b.py": "def f():\n    import optuna\n",
-        "perf/c.py": "from ..compile import pool\n",
+        "emulator/c.py": "from ..compile import pool\n",
         "runtime/d.py": "if True:\n    import torch\n",
         "runtime/e.py": "def f():\n    import torch\n    from fa4gen.core import errors\n",
         "newcomer/f.py": "",
@@ -144,7 +148,7 @@ def test_the_checker_sees_what_it_must(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in found] == [
         "core/a.py",
         "db/b.py",
+        "emulator/c.py",
         "newcomer/f.py",
-        "perf/c.py",
         "runtime/d.py",
     ]

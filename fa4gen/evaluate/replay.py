@@ -7,7 +7,9 @@ holds measurements of one SKU, source and policy.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,14 +88,17 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The sweep in a JSON-Lines file.
+    """The sweep in a JSON-Lines file, packed by gzip if its name ends in ``.gz``.
 
     Raises:
         ResourceError: unreadable, a malformed line (named), or mixed records.
     """
     try:
-        lines = Path(path).read_text().splitlines()
-    except OSError as error:
+        data = Path(path).read_bytes()
+        if Path(path).suffix == ".gz":
+            data = gzip.decompress(data)
+        lines = data.decode().splitlines()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ResourceError(f"sweep {path}: cannot be read ({error})") from None
     records = []
     for number, line in enumerate(lines, start=1):
@@ -111,20 +116,31 @@ def write_sweep(
     policy: MeasurementPolicy,
     found: Iterable[tuple[AttentionProblem, KernelConfig, Evaluation]],
 ) -> int:
-    """Write a sweep; gives the number of lines.
+    """Write a sweep, compressed if ``path`` ends in ``.gz``; gives the number of lines."""
+    lines = [
+        sweep_line(problem, config, policy, evaluation) for problem, config, evaluation in found
+    ]
+    text = "".join(line + "\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+    return len(lines)
 
-    Left out, since a sweep is kept for its times: the evaluations' free details, and what the
+
+def sweep_line(
+    problem: AttentionProblem,
+    config: KernelConfig,
+    policy: MeasurementPolicy,
+    evaluation: Evaluation,
+) -> str:
+    """One evaluation as a line of a sweep, without its newline.
+
+    Left out, since a sweep is kept for its times: the evaluation's free details, and what the
     provenance leaves empty.
     """
-    lines = []
-    for problem, config, evaluation in found:
-        uid = identity({"problem": problem.problem_id, "config": config.config_id})
-        line = record_to_line(Record(uid, problem, config, policy, replace(evaluation, details={})))
-        provenance = line["evaluation"]["provenance"]
-        line["evaluation"]["provenance"] = {k: v for k, v in provenance.items() if v}
-        lines.append(json.dumps(line, sort_keys=True, separators=(",", ":")))
-    path.write_text("".join(line + "\n" for line in lines))
-    return len(lines)
+    uid = identity({"problem": problem.problem_id, "config": config.config_id})
+    line = record_to_line(Record(uid, problem, config, policy, replace(evaluation, details={})))
+    provenance = line["evaluation"]["provenance"]
+    line["evaluation"]["provenance"] = {k: v for k, v in provenance.items() if v}
+    return json.dumps(line, sort_keys=True, separators=(",", ":"))
 
 
 class ReplayEvaluator:

@@ -70,7 +70,7 @@ def predict(
     compute = _makespan(work, config, block.total, overhead, places)
     share = work.num_blocks / places
     busy = work.filled_rows * share * block.pipes["mma"] / compute
-    clock = clock_mhz or _clock_mhz(sku, busy)
+    clock = clock_mhz or clock_under_load(sku, busy)
     dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
     time_us = cal.LAUNCH_US + max(compute / clock, dram_us)
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
@@ -116,7 +116,7 @@ def _tile_overhead(
     return start + fill + store
 
 
-def _clock_mhz(sku: Sku, mma_busy: float) -> float:
+def clock_under_load(sku: Sku, mma_busy: float) -> float:
     """The SM clock under a load that keeps the tensor cores busy for this share of the time."""
     clock = sku.sustained_clock_mhz * (cal.COOL_CLOCK - cal.CLOCK_DROOP * mma_busy**2)
     return min(clock, sku.max_clock_mhz)

@@ -27,7 +27,7 @@ from fa4gen.hardware import Sku, load_sku
 TIMEOUT_S = 600.0
 """Longest time for one process of compiles; one kernel takes 2 to 8 s, the imports as much."""
 
-SKUS = {"sm_90a": "h200", "sm_100a": "b200"}
+SKUS = {"sm_90a": "h200", "sm_100a": "b200", "sm_103a": "b300"}
 """The product that stands for a target: its SM count is what a persistent kernel believes in."""
 
 _HERE = Path(__file__).resolve().parent

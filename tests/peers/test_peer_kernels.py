@@ -126,7 +126,7 @@ def test_the_cta_group_asked_for_is_checked() -> None:
 
 
 def test_a_target_without_a_product_is_refused() -> None:
-    with pytest.raises(PeerCompileError, match=r"got 'sm_80', allowed: sm_90a, sm_100a"):
+    with pytest.raises(PeerCompileError, match=r"got 'sm_80', allowed: sm_90a, sm_100a, sm_103a"):
         compile_peers([forward_request(problem(), "sm_80")])
 
 

@@ -1,4 +1,4 @@
-"""Makes ``h200_model_hd64.jsonl``, a full factorial sweep answered by the cycle model.
+"""Makes ``h200_model_hd64.jsonl.gz``, a full factorial sweep answered by the cycle model.
 
 Run from the root of the repository: ``python tests/recorded/make_sweep.py``. The file is data: it
 need not follow the model's later versions, and the tests on it are about search, not speed.
@@ -46,7 +46,7 @@ def configs(evaluator: Evaluator) -> Iterator[KernelConfig]:
 
 def main() -> None:
     """Write the file beside this script."""
-    path = Path(__file__).with_name("h200_model_hd64.jsonl")
+    path = Path(__file__).with_name("h200_model_hd64.jsonl.gz")
     with make_evaluator("model", load_sku("h200")) as evaluator:
         found = [
             (PROBLEM, config, evaluator.evaluate(PROBLEM, config)) for config in configs(evaluator)

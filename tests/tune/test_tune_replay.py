@@ -14,8 +14,8 @@ from fa4gen.space import space_for
 from fa4gen.tune import StopReason, tune
 from fa4gen.tune.replay import recorded_knobs, score_samplers
 
-SWEEP = Path(__file__).parents[1] / "recorded" / "h200_model_hd64.jsonl"
-MEASURED = SWEEP.with_name("h200_measured_sweep.jsonl")
+SWEEP = Path(__file__).parents[1] / "recorded" / "h200_model_hd64.jsonl.gz"
+MEASURED = SWEEP.with_name("h200_measured_sweep.jsonl.gz")
 
 
 @pytest.fixture(scope="module")

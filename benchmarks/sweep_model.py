@@ -1,0 +1,145 @@
+"""The cycle models beside a measured sweep that neither was fitted on.
+
+    python benchmarks/sweep_model.py [--sweep FILE] [--traced N]
+
+For each problem: how well the order of its configurations is predicted, how far off their times
+are, and what the five that a model likes best lose against the best measured one. With ``--traced``
+also N configurations of each problem, compiled and replayed (ten seconds each) at the SM clock that
+was recorded beside each measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import spearmanr
+
+from fa4gen.core.config import KernelConfig
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.evaluate.replay import read_sweep
+from fa4gen.evaluate.traced import predict_by_trace
+from fa4gen.hardware import Sku, load_sku
+from fa4gen.perf import predict
+
+SWEEP = Path(__file__).resolve().parents[1] / "tests" / "recorded" / "h200_sweep.jsonl.gz"
+BEST = 5
+LEAST_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One configuration on one problem."""
+
+    config: KernelConfig
+    measured_us: float
+    """The default's time over the paired gain, so that the card's temperature cancels out."""
+    predicted_us: float
+    own_us: float
+    """As measured, at ``clock_mhz``."""
+    clock_mhz: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model on one problem."""
+
+    problem: AttentionProblem
+    pairs: int
+    rank_correlation: float
+    median_error: float
+    regret: float
+    """Of the best measured among the five that the model likes best."""
+
+
+def pairs_of(sweep: Path, sku: Sku) -> dict[AttentionProblem, list[Pair]]:
+    """What was measured, with the analytic model's times."""
+    found: dict[AttentionProblem, list[Pair]] = {}
+    recorded = read_sweep(sweep)
+    for problem in recorded.problems:
+        timed = [
+            (config, evaluation, evaluation.timing)
+            for config in recorded.configs.values()
+            if (evaluation := recorded.get(problem, config)) is not None
+            and evaluation.timing is not None
+        ]
+        (base_us,) = (timing.median_us for _, _, timing in timed if timing.gain == 1.0)
+        pairs = [
+            Pair(
+                config,
+                base_us / timing.gain,
+                predict(problem, config, sku).time_us,
+                timing.median_us,
+                float(evaluation.provenance.sm_clock_mhz or 0),
+            )
+            for config, evaluation, timing in timed
+        ]
+        if len(pairs) >= LEAST_PAIRS:
+            found[problem] = pairs
+    return found
+
+
+def score(problem: AttentionProblem, pairs: Sequence[Pair]) -> Score:
+    """How good a model is on one problem."""
+    measured, predicted = [p.measured_us for p in pairs], [p.predicted_us for p in pairs]
+    errors = [abs(p.predicted_us / p.measured_us - 1.0) for p in pairs]
+    liked = sorted(pairs, key=lambda p: p.predicted_us)[:BEST]
+    regret = min(p.measured_us for p in liked) / min(measured) - 1.0
+    correlation = float(spearmanr(measured, predicted)[0])
+    return Score(problem, len(pairs), correlation, statistics.median(errors), regret)
+
+
+def scores(sweep: Path = SWEEP, sku: str = "h200") -> list[Score]:
+    """Of every problem with enough pairs."""
+    return [score(problem, pairs) for problem, pairs in pairs_of(sweep, load_sku(sku)).items()]
+
+
+def traced(sweep: Path, sku: Sku, count: int, seed: int = 0) -> Iterator[tuple[Pair, str]]:
+    """``count`` random pairs of each problem, with the times of replays, and a line about each."""
+    for problem, pairs in pairs_of(sweep, sku).items():
+        rng = random.Random(f"{seed}/{problem.problem_id}")
+        for pair in rng.sample(pairs, count):
+            found = predict_by_trace(problem, pair.config, sku, pair.clock_mhz)
+            time_us = found.prediction.time_us
+            line = (
+                f"| {problem} | {pair.config.tile_m}x{pair.config.tile_n} "
+                f"{pair.config.scheduler.value} | {pair.own_us:.0f} | {pair.clock_mhz:.0f} | "
+                f"{time_us:.0f} | {time_us / pair.own_us - 1:+.1%} | {found.tile.block:.0f} |"
+            )
+            yield Pair(pair.config, pair.own_us, time_us, pair.own_us, pair.clock_mhz), line
+
+
+def main() -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sweep", type=Path, default=SWEEP)
+    parser.add_argument("--sku", default="h200")
+    parser.add_argument("--traced", type=int, default=0, metavar="N")
+    options = parser.parse_args()
+    print("| problem | pairs | rank corr. | median error | best five lose |")
+    print("|---|---:|---:|---:|---:|")
+    found = scores(options.sweep, options.sku)
+    for each in found:
+        print(
+            f"| {each.problem} | {each.pairs} | {each.rank_correlation:.3f} | "
+            f"{each.median_error:.1%} | {each.regret:.1%} |"
+        )
+    if options.traced:
+        print("\n| problem | kernel | measured us | MHz | traced us | error | cycles a block |")
+        print("|---|---|---:|---:|---:|---:|---:|")
+        errors = []
+        for pair, line in traced(options.sweep, load_sku(options.sku), options.traced):
+            errors.append(abs(pair.predicted_us / pair.measured_us - 1.0))
+            print(line, flush=True)
+        print(f"\nError of {len(errors)}: median {statistics.median(errors):.1%}, ", end="")
+        print(f"largest {max(errors):.1%}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
