@@ -27,6 +27,7 @@
     │   ├── KernelFault         the kernel did what hardware would trap on or leave undefined
     │   ├── Deadlock            every warp waits for something that cannot happen
     │   └── InstructionLimit    the kernel ran for more instructions than allowed
+    ├── ReportError             a report cannot be made of what was given
     ├── InputError              tensors handed to the runtime that no kernel accepts
     └── CaptureError            a kernel's first use falls into a CUDA graph capture
 
@@ -146,6 +147,10 @@ class Deadlock(EmulationError):
 
 class InstructionLimit(EmulationError):
     """The kernel ran for more instructions than allowed."""
+
+
+class ReportError(Fa4genError):
+    """A report cannot be made of what was given."""
 
 
 class InputError(Fa4genError, ValueError):

@@ -8,14 +8,13 @@ and a change reads as a small diff. A uid makes imports and merges safe to repea
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fa4gen.core.canonical import canonical_json
 from fa4gen.core.errors import Fa4genError, StoreError
+from fa4gen.core.files import write_whole
 from fa4gen.db import codec
 from fa4gen.db.database import Database
 from fa4gen.db.rows import Filter, Reader, Writer, known_uids, measurement_columns
@@ -48,7 +47,7 @@ def export_jsonl(
         records = [_without_samples(record) for record in records]
     lines = [canonical_json(codec.record_to_line(record)) for record in sorted(records, key=_order)]
     try:
-        _write_whole(path, "".join(f"{line}\n" for line in lines))
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise StoreError(
             f"export {path}: cannot be written: {error.strerror}; name another file"
@@ -65,22 +64,6 @@ def _without_samples(record: codec.Record) -> codec.Record:
 def _order(record: codec.Record) -> tuple[object, ...]:
     made = record.evaluation.provenance
     return (made.sku, made.source, record.policy, str(record.problem), made.date, record.uid)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read(
