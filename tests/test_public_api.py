@@ -9,7 +9,7 @@ import pytest
 
 import fa4gen
 
-HEAVY = ("torch", "cutlass", "optuna", "sqlalchemy", "jinja2", "typer", "rich", "numpy")
+HEAVY = ("torch", "cutlass", "optuna", "sqlalchemy", "jinja2", "plotly", "typer", "rich", "numpy")
 
 
 def loaded_by(statement: str) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ("templates", "search_spaces", "tuning_db", "workloads")
 SUFFIXES = {".toml", ".j2", ".jsonl"}
+PACKAGE_SUFFIXES = {".toml", ".j2", ".css", ".js"}
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,12 @@ def test_every_data_file_is_in_the_wheel(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.suffix in SUFFIXES
     }
-    assert expected
+    expected |= {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "fa4gen").rglob("*")
+        if path.suffix in PACKAGE_SUFFIXES
+    }
+    assert "fa4gen/report/page/assets/report.html.j2" in expected
     assert expected <= inside
     assert not [name for name in inside if name.startswith("tests/") or "__pycache__" in name]
     assert "fa4gen/py.typed" in inside
@@ -90,3 +96,6 @@ def test_it_tunes_where_it_is_installed(installed: Path, tmp_path: Path) -> None
     assert row["winner"]["timing"]["source"] == "modelled"
     shown = json.loads(run(installed, "-m", "fa4gen", "show", "--json").stdout)
     assert row["winner"]["config"] in [shown_row["config"] for shown_row in shown["rows"]]
+    page = tmp_path / "report.html"
+    run(installed, "-m", "fa4gen", "report", "--out", str(page))
+    assert "b1 s256 h4 d64 bf16 dense" in page.read_text()

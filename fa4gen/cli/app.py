@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperGroup
 
 from fa4gen import __version__
-from fa4gen.cli import bench, catalog, db, doctor, emulate, kernels, replay, table, tune
+from fa4gen.cli import (
+    bench,
+    catalog,
+    db,
+    doctor,
+    emulate,
+    kernels,
+    predict,
+    replay,
+    report,
+    study,
+    table,
+    tune,
+)
 from fa4gen.cli.options import EXIT_CODES
 from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOTHING, EXIT_USAGE, fail
 from fa4gen.core.errors import (
@@ -84,9 +97,10 @@ def _root(
     """Generate, check, time and dispatch FlashAttention-4-style attention kernels."""
 
 
-for group in (tune, table, kernels, emulate, bench, catalog, doctor, replay):
+for group in (tune, table, report, kernels, predict, emulate, bench, catalog, doctor, replay):
     group.register(app)
 app.add_typer(db.app, name="db")
+app.add_typer(study.app, name="study")
 
 
 def main() -> None:

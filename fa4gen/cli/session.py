@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from fa4gen.evaluate.contract import Evaluator
 
 
-def open_store(db: str | None, *, read_only: bool = False) -> TuningStore:
+def open_store(
+    db: str | None, *, read_only: bool = False, with_shipped: bool = True
+) -> TuningStore:
     """The tuning database: what ``--db`` names, else ``FA4GEN_DB``, else the user's.
+
+    With the rows that come with fa4gen beneath it, unless they are not wanted.
 
     Raises:
         StoreError: it cannot be opened.
     """
     from fa4gen.db import TuningStore
 
-    return TuningStore.open(db, read_only=read_only)
+    return TuningStore.open(db, read_only=read_only, with_shipped=with_shipped)
 
 
 def open_evaluator(target: Target, *, prove: bool = False) -> Evaluator:

@@ -81,6 +81,19 @@ class CheckCase:
     for having been written in any case."""
 
 
+@dataclass(frozen=True, slots=True)
+class CaseErrors:
+    """How far a kernel that passed was from float64 attention on one input; absolute errors."""
+
+    kind: str
+    o_max: float
+    """Largest of O."""
+    o_rms: float
+    """Root mean square of O."""
+    lse_max: float
+    """Largest of the LSE, in nats; rows that see nothing left out."""
+
+
 def check_cases(
     problem: AttentionProblem, config: KernelConfig, seed: int
 ) -> tuple[CheckCase, ...]:

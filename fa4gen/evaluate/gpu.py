@@ -291,7 +291,7 @@ class GpuEvaluator:
             raise EvaluationError(f"GPU worker: got {type(reply).__name__}, allowed: CheckReply")
         self._passed_small.add(kernel)
         accuracy = Accuracy(reply.max_error, reply.allowed, reply.kinds)
-        self._checked[key] = CheckedKernel(ref, build, accuracy, seed)
+        self._checked[key] = CheckedKernel(ref, build, accuracy, seed, reply.cases)
         return self._checked[key]
 
     def _time(

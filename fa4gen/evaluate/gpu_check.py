@@ -17,6 +17,7 @@ from fa4gen.evaluate.correctness import (
     GROWTH_LOG2_PER_BLOCK,
     GROWTH_SHARES,
     LARGE_FACTOR,
+    CaseErrors,
     CheckCase,
     Distribution,
     allowed_error,
@@ -81,6 +82,8 @@ class CaseResult:
     allowed: float
     message: str = ""
     """Empty when the kernel is right."""
+    errors: CaseErrors | None = None
+    """All errors of a kernel that is right."""
 
 
 class Output:
@@ -281,17 +284,26 @@ def compare(case: CheckCase, output: Output, wanted: Reference, exp2_error: floa
         return CaseResult(
             case.kind, rms, rms_allowed, f"{case.kind}: root mean square of the error of O"
         )
-    return _compare_lse(case, lse, wanted, exp2_error) or CaseResult(case.kind, worst, allowed)
+    difference = _lse_difference(lse, wanted)
+    if (wrong := _compare_lse(case, difference, wanted, exp2_error)) is not None:
+        return wrong
+    errors = CaseErrors(case.kind, float(error.max()), rms, float(difference.max()))
+    return CaseResult(case.kind, worst, allowed, errors=errors)
 
 
-def _compare_lse(
-    case: CheckCase, lse: Tensor, wanted: Reference, exp2_error: float
-) -> CaseResult | None:
-    """What is wrong with the LSE, if anything; -inf is wanted exactly where a row sees nothing."""
+def _lse_difference(lse: Tensor, wanted: Reference) -> Tensor:
+    """Absolute error of the LSE; 0 or infinite where a row sees nothing, which wants -inf."""
     empty = wanted.lse.isinf()
     difference = (lse - wanted.lse).abs().nan_to_num(nan=math.inf)
     difference[empty] = (lse[empty] != wanted.lse[empty]).double() * math.inf
-    difference.nan_to_num_(nan=0.0)  # 0 * inf: -inf as wanted
+    return difference.nan_to_num_(nan=0.0)  # 0 * inf: -inf as wanted
+
+
+def _compare_lse(
+    case: CheckCase, difference: Tensor, wanted: Reference, exp2_error: float
+) -> CaseResult | None:
+    """What is wrong with the LSE, if anything."""
+    empty = wanted.lse.isinf()
     baseline = (wanted.lse_32.double() - wanted.lse).abs()[~empty]
     finite = wanted.lse[~empty].abs()
     allowed = allowed_lse_error(
@@ -303,7 +315,7 @@ def _compare_lse(
     worst = float(difference.flatten()[at])
     if worst <= allowed:
         return None
-    index, row = divmod(at, lse.shape[1])
+    index, row = divmod(at, difference.shape[1])
     where = _where("LSE", case, case_slices(case)[index], row)
     return CaseResult(case.kind, worst, allowed, where)
 

@@ -188,7 +188,8 @@ class Worker:
             results.append(result)
         worst = max(results, key=lambda r: r.error / r.allowed if r.allowed else r.error)
         kinds = tuple(result.kind for result in results)
-        return CheckReply(kinds, worst.error, worst.allowed, worst.kind)
+        errors = tuple(result.errors for result in results if result.errors is not None)
+        return CheckReply(kinds, worst.error, worst.allowed, worst.kind, errors)
 
     def _time(self, request: TimeRequest) -> TimeReply:
         problem = request.problem

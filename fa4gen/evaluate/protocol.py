@@ -17,6 +17,7 @@ from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import EvaluationError
 from fa4gen.core.evaluation import MeasurementPolicy
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.evaluate.correctness import CaseErrors
 from fa4gen.evaluate.timing import TimingPlan
 
 
@@ -144,6 +145,8 @@ class CheckReply:
     max_error: float
     allowed: float
     worst_kind: str
+    cases: tuple[CaseErrors, ...] = ()
+    """Errors by kind of input."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from fa4gen.core.evaluation import Accuracy, Evaluation, Provenance
 from fa4gen.core.outcome import Outcome, Source
 from fa4gen.core.verdict import Reason
 from fa4gen.evaluate.builds import Build
+from fa4gen.evaluate.correctness import CaseErrors
 from fa4gen.evaluate.protocol import GpuConditions, GpuIdentity, KernelRef, TimeReply
 from fa4gen.evaluate.timing import half_iqr, summarise
 from fa4gen.hardware import Sku
@@ -27,6 +28,8 @@ class CheckedKernel:
     build: Build
     accuracy: Accuracy
     seed: int
+    cases: tuple[CaseErrors, ...] = ()
+    """Errors by kind of input; of the small kinds only when it was checked for the first time."""
 
 
 class KernelFailure(Exception):
@@ -71,6 +74,9 @@ class Recorder:
             "anchor_median_us": statistics.median(anchor_us),
             "anchor_spread_us": half_iqr(anchor_us),
             "buffers": reply.buffers,
+            "errors": {
+                case.kind: [case.o_max, case.o_rms, case.lse_max] for case in candidate.cases
+            },
             "launches_per_sample": reply.launches,
             "samples_us": {
                 "anchor": [round(value, 4) for value in anchor_us],

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from fa4gen.core.canonical import identity
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, KnobValue
 from fa4gen.space import Knob
 
 INDEX_SUFFIX = "_index"
@@ -34,10 +34,16 @@ def _indexed(knob: Knob) -> bool:
 
 
 class Knobs:
-    """The knobs of one study, in order."""
+    """The knobs of one study, in order.
 
-    def __init__(self, knobs: Sequence[Knob]) -> None:
+    Args:
+        knobs: what is searched over.
+        base: values of all other knobs.
+    """
+
+    def __init__(self, knobs: Sequence[Knob], base: KernelConfig | None = None) -> None:
         self.knobs = tuple(knobs)
+        self.base = KernelConfig() if base is None else base
         self.distributions: dict[str, BaseDistribution] = {}
         for knob in self.knobs:
             values = _values(knob)
@@ -52,17 +58,23 @@ class Knobs:
         return identity({knob.name: _values(knob) for knob in self.knobs})
 
     def config(self, params: Mapping[str, Any]) -> KernelConfig:
-        """The configuration these parameters mean; knobs outside the space keep their default."""
-        values = {
+        """The configuration these parameters mean; the other knobs are those of the base."""
+        return self.base.vary(self.values(params))
+
+    def values(self, params: Mapping[str, Any]) -> dict[str, KnobValue]:
+        """The knobs' values that these parameters mean."""
+        return {
             knob.name: _values(knob)[params[knob.name + INDEX_SUFFIX]]
             if _indexed(knob)
             else params[knob.name]
             for knob in self.knobs
         }
-        return KernelConfig.from_dict(values)
 
     def params(self, config: KernelConfig) -> dict[str, Any] | None:
-        """The parameters that mean ``config``; ``None`` where a value is not in its list."""
+        """The parameters that mean ``config``; ``None`` where a value is not in its list.
+
+        Other knobs must be those of the base.
+        """
         plain = config.to_dict()
         params: dict[str, Any] = {}
         for knob in self.knobs:
@@ -73,7 +85,7 @@ class Knobs:
                 params[knob.name + INDEX_SUFFIX] = values.index(value)
             else:
                 params[knob.name] = value
-        default = KernelConfig().to_dict()
-        if any(value != default[name] for name, value in plain.items()):
+        base = self.base.to_dict()
+        if any(value != base[name] for name, value in plain.items()):
             return None
         return params

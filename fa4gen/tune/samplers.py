@@ -27,15 +27,38 @@ def _random(seed: int, _startup_trials: int) -> BaseSampler:
 
 
 def _gp(seed: int, startup_trials: int) -> BaseSampler:
-    for package in ("scipy", "torch"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependency(
-                f"sampler 'gp': package {package} is not installed; install it, or use 'tpe'"
-            )
+    _need("gp", "scipy", "torch")
     return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup_trials)
 
 
-SAMPLERS: dict[str, SamplerFactory] = {"tpe": _tpe, "random": _random, "gp": _gp}
+def _nsga2(seed: int, startup_trials: int) -> BaseSampler:
+    # A search of some dozens of trials has no use for Optuna's population of 50.
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, startup_trials))
+
+
+def _cmaes(seed: int, startup_trials: int) -> BaseSampler:
+    # Categories are beyond it: Optuna draws them at random beside it, and would say so each time.
+    _need("cmaes", "cmaes")
+    return optuna.samplers.CmaEsSampler(
+        seed=seed, n_startup_trials=startup_trials, warn_independent_sampling=False
+    )
+
+
+def _need(sampler: str, *packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(
+                f"sampler {sampler!r}: package {package} is not installed; install it, or use 'tpe'"
+            )
+
+
+SAMPLERS: dict[str, SamplerFactory] = {
+    "tpe": _tpe,
+    "random": _random,
+    "gp": _gp,
+    "nsga2": _nsga2,
+    "cmaes": _cmaes,
+}
 """Every search strategy by name."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from fa4gen.core.config import KernelConfig, Scheduler
@@ -42,7 +42,18 @@ def model_seeds(
             config = canonicalise(problem.signature, candidate, sku.arch)
             if check(problem.signature, config, sku.arch):
                 found.setdefault(config.config_id, config)
-    ranked = [entry.config for entry in rank(problem, found.values(), sku)]
+    return seeds_among(found.values(), problem, sku, anchor, count)
+
+
+def seeds_among(
+    configs: Iterable[KernelConfig],
+    problem: AttentionProblem,
+    sku: Sku,
+    anchor: KernelConfig,
+    count: int,
+) -> list[KernelConfig]:
+    """``count`` of these configurations to begin with: fast by the model, of different kinds."""
+    ranked = [entry.config for entry in rank(problem, configs, sku)]
     return diverse(ranked, anchor, count)
 
 

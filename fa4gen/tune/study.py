@@ -151,7 +151,7 @@ def _sqlite_connector(path: Path) -> Callable[[], sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Optuna's line for every study made; its level is restored."""
     logger = logging.getLogger("optuna")
     level = logger.level
@@ -160,6 +160,30 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def recorded_trial(
+    knobs: Knobs, config: KernelConfig, evaluation: Evaluation
+) -> FrozenTrial | None:
+    """A finished trial made of a record; ``None`` when its configuration is not in the space."""
+    params = knobs.params(config)
+    if params is None:
+        return None
+    facts = {"config_id": config.config_id, "outcome": evaluation.outcome.value}
+    return optuna.create_trial(
+        value=objective(evaluation),
+        params=params,
+        distributions=knobs.distributions,
+        user_attrs={_ORIGIN: "record", _RESULT: facts},
+        constraints=constraint_values(evaluation),
+    )
+
+
+def free_name(name: str, storage: BaseStorage) -> str:
+    """``name``, or with the first number that makes it unused: ``name#2`` and so on."""
+    taken = set(optuna.get_all_study_names(storage))
+    runs = (f"{name}#{run}" for run in range(2, len(taken) + 3))
+    return next(n for n in (name, *runs) if n not in taken)
 
 
 class TunerStudy:
@@ -178,11 +202,9 @@ class TunerStudy:
         Trials that a dead process left RUNNING are ended.
         """
         name = f"{key.name}/{knobs.knobs_id}"
-        with _quiet():
+        with quiet():
             if not resume:
-                taken = set(optuna.get_all_study_names(storage))
-                runs = (f"{name}#{run}" for run in range(2, len(taken) + 3))
-                name = next((n for n in (name, *runs) if n not in taken), name)
+                name = free_name(name, storage)
             study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
         opened = cls(study, knobs)
         opened.reap()
@@ -255,19 +277,10 @@ class TunerStudy:
 
     def add(self, config: KernelConfig, evaluation: Evaluation) -> bool:
         """Put an evaluation made elsewhere into the history; false when not in the space."""
-        params = self.knobs.params(config)
-        if params is None:
+        trial = recorded_trial(self.knobs, config, evaluation)
+        if trial is None:
             return False
-        facts = {"config_id": config.config_id, "outcome": evaluation.outcome.value}
-        self._study.add_trial(
-            optuna.create_trial(
-                value=objective(evaluation),
-                params=params,
-                distributions=self.knobs.distributions,
-                user_attrs={_ORIGIN: "record", _RESULT: facts},
-                constraints=constraint_values(evaluation),
-            )
-        )
+        self._study.add_trial(trial)
         return True
 
     def known_ids(self) -> set[str]:

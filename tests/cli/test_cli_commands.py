@@ -203,7 +203,7 @@ def test_nothing_to_export_is_exit_code_3(run: Run, tmp_path: Path, tuned: Any) 
 
 
 def test_replay_scores_samplers_on_what_was_recorded(run: Run) -> None:
-    sweep = str(Path(__file__).parent.parent / "recorded" / "h200_model_hd64.jsonl")
+    sweep = str(Path(__file__).parent.parent / "recorded" / "h200_model_hd64.jsonl.gz")
     words = ("replay", sweep, "--sampler", "random", "--seeds", "2", "--trials", "20")
     result = run(*words, "--json")
     assert result.exit_code == 0, result.output
@@ -294,9 +294,10 @@ def test_an_interrupt_elsewhere_is_130_too(run: Run, monkeypatch: pytest.MonkeyP
 
 def every_command() -> list[list[str]]:
     names = [[command.name or command.callback.__name__] for command in app.registered_commands]
-    (group,) = app.registered_groups
-    inner = group.typer_instance.registered_commands
-    return names + [["db", command.name or command.callback.__name__] for command in inner]
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands
+        names += [[group.name, each.name or each.callback.__name__] for each in inner]
+    return names
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)
