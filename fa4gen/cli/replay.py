@@ -32,7 +32,9 @@ def replay(
     sweep: Annotated[Path, typer.Argument(help="JSON-Lines file, as `fa4gen db export` writes.")],
     sampler: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="May be repeated. Default: random and tpe."),
+        typer.Option(
+            metavar="NAME", help="May be repeated: tpe, model+tpe ... Default: random, tpe."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each sampler.")] = 5,
     trials: Annotated[int, typer.Option(min=1, help="Trials a run may use.")] = 100,
@@ -43,8 +45,9 @@ def replay(
 ) -> None:
     """Score search strategies on a recorded sweep; needs no GPU and no compiler.
 
-    A trial is an evaluation, as in tuning; what the rules refuse, what was asked before and what
-    the sweep does not hold is free.
+    A trial is an evaluation, as in tuning; what the rules refuse and what was asked before is free.
+    An ask for what the sweep does not hold is answered by the nearest configuration that it holds.
+    `fa4gen study sampler` compares more of them, with quartiles and a page.
     """
     from fa4gen.evaluate.replay import read_sweep
     from fa4gen.tune.replay import score_samplers

@@ -22,6 +22,8 @@ from fa4gen.study.series import (
     hover,
     marked_rows,
     measured_against_computed,
+    names_above,
+    short_who,
     values_of,
 )
 
@@ -94,7 +96,7 @@ def pareto(result: StudyResult) -> go.Figure:
                 "active": measures.index(result.measure),
                 "x": 1.0,
                 "xanchor": "right",
-                "y": 1.03,
+                "y": 1.1,
                 "yanchor": "bottom",
                 "bgcolor": "white",
                 "bordercolor": GRID,
@@ -122,7 +124,7 @@ def pareto(result: StudyResult) -> go.Figure:
         "cmax": max(shares) or 1.0,
         "colorbar": {"title": {"text": "share on the<br>polynomial"}, "thickness": 14},
     }
-    return styled(figure, 580).update_layout(coloraxis=colours)
+    return styled(figure, 610).update_layout(coloraxis=colours, margin={"t": 95})
 
 
 def _padded(values: Sequence[float]) -> list[float]:
@@ -203,22 +205,15 @@ def _marks(result: StudyResult) -> go.Scatter:
             "color": ACCENT,
             "line": {"width": 1, "color": "white"},
         },
-        text=[who for who, _ in rows],
-        textposition=_beside([row.gain or 0.0 for _, row in rows]),
+        text=[short_who(who) for who, _ in rows],
+        textposition=[
+            "top center" if above else "bottom center"
+            for above in names_above([row for _, row in rows], result.measure)
+        ],
         textfont={"color": ACCENT, "size": 12},
         customdata=[hover(result, row) for _, row in rows],
         hovertemplate="%{customdata}<extra></extra>",
     )
-
-
-def _beside(gains: Sequence[float]) -> list[str]:
-    """Where each mark's name stands: towards the middle, in turns above and below."""
-    order = sorted(range(len(gains)), key=lambda i: gains[i])
-    places = [""] * len(gains)
-    for rank, index in enumerate(order):
-        side = "right" if rank < len(gains) / 2 else "left"
-        places[index] = f"{'top' if rank % 2 == 0 else 'bottom'} {side}"
-    return places
 
 
 def split_curves(result: StudyResult) -> go.Figure:

@@ -22,6 +22,8 @@ from fa4gen.study.series import (
     curves,
     marked_rows,
     matrix,
+    names_above,
+    short_who,
     values_of,
 )
 
@@ -119,18 +121,18 @@ def _draw_front(figure: Any, axis: Any, result: StudyResult) -> None:
 
 
 def _draw_marks(axis: Any, result: StudyResult) -> None:
-    """Stars, their names towards the middle and in turns above and below."""
-    marks = sorted(marked_rows(result), key=lambda mark: mark[1].gain or 0.0)
-    for place, (who, row) in enumerate(marks):
+    """Stars with their names."""
+    marks = marked_rows(result)
+    places = names_above([row for _, row in marks], result.measure)
+    for above, (who, row) in zip(places, marks, strict=True):
         spot = (row.gain, row.accuracy[result.measure])
         axis.plot(*spot, "*", ms=14, color=ACCENT, mec="white", mew=0.7, zorder=5)
-        left = place >= len(marks) / 2
         axis.annotate(
-            who,
+            short_who(who),
             spot,
-            (-6 if left else 6, 9 if place % 2 == 0 else -15),
+            (0, 9 if above else -16),
             textcoords="offset points",
-            ha="right" if left else "left",
+            ha="center",
             fontsize=8,
             color=ACCENT,
             zorder=6,
@@ -181,13 +183,17 @@ def _draw_map(figure: Any, axis: Any, result: StudyResult) -> None:
     nothing = float("nan")
     gains = [[nothing if c is None or c.gain is None else c.gain for c in line] for line in cells]
     axis.set_facecolor("#d9dde1")
-    drawn = axis.imshow(gains, cmap="viridis", aspect="auto")
+    drawn = axis.imshow(gains, cmap="viridis", aspect="auto", origin="lower")
+    timed = [row.gain or 0.0 for row in result.timed] or [1.0]
+    middle = (min(timed) + max(timed)) / 2
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
-            text = "" if cell is None else cell.outcome.value
-            if cell is not None and cell.gain is not None:
-                text = f"{cell.gain:.3f}"
-            axis.text(x, y, text, ha="center", va="center", fontsize=7, color="white")
+            if cell is None:
+                continue
+            bright = cell.gain is not None and cell.gain > middle
+            text = cell.outcome.value if cell.gain is None else f"{cell.gain:.3f}"
+            colour = MUTED if cell.gain is None else INK if bright else "white"
+            axis.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(drawn, ax=axis, label="gain")
     axis.set_xticks(range(len(xs)), [value_text(x) for x in xs])
     axis.set_yticks(range(len(ys)), [value_text(y) for y in ys])

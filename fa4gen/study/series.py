@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,18 @@ def marked_rows(result: StudyResult) -> list[tuple[str, ResultRow]]:
         for config_id, names in marks_of(result).items()
         if config_id in by_id
     ]
+
+
+def names_above(rows: Sequence[ResultRow], measure: str) -> list[bool]:
+    """Whether each mark's name stands above its star: those with the larger errors, so that names
+    of neighbours keep apart."""
+    errors = [row.accuracy[measure] for row in rows]
+    return [error > statistics.median(errors) for error in errors]
+
+
+def short_who(who: str) -> str:
+    """A mark's name as it fits beside its star."""
+    return who.replace("FlashAttention-4", "FA4").replace("pull request", "PR")
 
 
 def matrix(
