@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fa4gen.emulator.decode import Program
 from fa4gen.emulator.registry import OpcodeSpec, Pipe
+from fa4gen.perf.trace.dataflow import is_renaming
 from fa4gen.ptx.ir import (
     Address,
     Immediate,
@@ -21,7 +22,6 @@ from fa4gen.ptx.ir import (
     Operand,
     Pair,
     Register,
-    Sink,
     Vector,
 )
 
@@ -126,7 +126,7 @@ def folded(program: Program) -> frozenset[int]:
         if serves is not None:
             target = inst.operands[0]
             alone = isinstance(target, Register) and uses.get(target.slot) == {serves}
-        if _is_move(inst, spec) or (serves is not None and alone):
+        if is_renaming(inst, spec) or (serves is not None and alone):
             found.add(inst.index)
     return frozenset(found)
 
@@ -162,16 +162,6 @@ def _uses(inst: Instruction, spec: OpcodeSpec) -> Iterator[tuple[int, str]]:
             register = piece.register if isinstance(piece, Negated) else piece
             if isinstance(register, Register):
                 yield register.slot, "other"
-
-
-def _is_move(inst: Instruction, spec: OpcodeSpec) -> bool:
-    if spec.mnemonic != "mov" or inst.guard is not None:
-        return False
-    return all(
-        isinstance(piece, Sink) or (isinstance(piece, Register) and piece.type not in {"b8", "b16"})
-        for operand in inst.operands
-        for piece in _pieces(operand)
-    )
 
 
 def _pieces(operand: Operand) -> Sequence[Operand]:

@@ -20,7 +20,7 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "blackwell_mode
 
 @pytest.mark.slow
 def test_published_times_of_flash_attention_4() -> None:
-    """Nothing of Blackwell was fitted; docs/trace-model.md has the table."""
+    """docs/trace-model.md has the table, and says how the constants were chosen."""
     spec = importlib.util.spec_from_file_location("blackwell_model", BENCHMARK)
     assert spec is not None
     assert spec.loader is not None

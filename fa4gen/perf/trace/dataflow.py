@@ -111,7 +111,7 @@ def _kind(inst: Instruction, spec: OpcodeSpec, addresses: bool) -> Kind:
         quantity=quantity,
         ordered=spec.pipe in _VISIBLE or closes,
         closes=closes,
-        folded=addresses or spec.pipe is Pipe.NONE or _is_renaming(inst, spec),
+        folded=addresses or spec.pipe is Pipe.NONE or is_renaming(inst, spec),
         literal=next((o.value for o in inst.operands if isinstance(o, Immediate)), 0),
     )
 
@@ -166,7 +166,7 @@ def registers_moved(inst: Instruction) -> int:
 _WORDS = {"b16": 0.5, "b32": 1.0, "b64": 2.0, "b128": 4.0}
 
 
-def _is_renaming(inst: Instruction, spec: OpcodeSpec) -> bool:
+def is_renaming(inst: Instruction, spec: OpcodeSpec) -> bool:
     """A ``mov`` between registers: also of two 32-bit ones to a pair and back."""
     if spec.mnemonic != "mov" or inst.guard is not None:
         return False

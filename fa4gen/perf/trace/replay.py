@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from fa4gen.core.errors import EvaluationError
 from fa4gen.perf.trace.dataflow import Step, kinds_of, steps_of
-from fa4gen.perf.trace.sm import SUBCORES, Sm, SubCore, WarpState
+from fa4gen.perf.trace.sm import Sm, SubCore, WarpState
 from fa4gen.perf.trace.tape import Job, Tape
-from fa4gen.perf.trace.timing import Timing
+from fa4gen.perf.trace.timing import SUBCORES, Timing
 from fa4gen.ptx.ir import Address
 
 

@@ -6,9 +6,8 @@ import heapq
 from collections import defaultdict
 
 from fa4gen.perf.trace.dataflow import WarpSteps
+from fa4gen.perf.trace.timing import SUBCORES
 
-SUBCORES = 4
-"""Of an SM. Source: CUDA C++ Programming Guide, cc 9.0 and 10.0: four warp schedulers."""
 NEVER = float("inf")
 
 

@@ -14,6 +14,7 @@ from fa4gen.hardware.toml_facts import check_keys, list_names, read_facts, read_
 
 _FOLDER = Path(__file__).parent / "timings"
 SUBCORES = 4
+"""Of an SM. Source: CUDA C++ Programming Guide, cc 9.0 and 10.0: four warp schedulers."""
 
 LATENCIES = ("alu", "fma", "mufu", "convert", "shuffle", "lsu", "tmem", "control", "wait")
 FACTS = (
@@ -22,7 +23,6 @@ FACTS = (
     "shuffle_lanes_per_clk_sm",
     "copy_bytes_per_clk_sm",
     "tmem_bytes_per_clk_sm",
-    "branch",
     "arrive",
     "wake",
     "commit",
@@ -49,8 +49,6 @@ class Timing:
     smem_bytes_per_clk: float
     copy_bytes_per_clk: float
     """Of the copy engine of an SM, between L2 and shared memory."""
-    branch: float
-    """From a branch to the instruction it goes to."""
     arrive: float
     """From an arrival to the phase it completes."""
     wake: float
@@ -113,7 +111,6 @@ def load_timing(arch: Arch) -> Timing:
         macs_per_clk=arch.mma_flops_per_clk_sm[DType.BF16] / 2,
         smem_bytes_per_clk=float(arch.smem_bytes_per_clk_sm),
         copy_bytes_per_clk=float(value["copy_bytes_per_clk_sm"]),
-        branch=value["branch"],
         arrive=value["arrive"],
         wake=value["wake"],
         commit=value["commit"],
