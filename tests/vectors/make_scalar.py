@@ -13,7 +13,7 @@ import scalar_compare
 import scalar_convert
 import scalar_float
 import scalar_integer
-from vector_file import VectorFile, write
+from vector_file import VectorFile, texts, write
 
 MODULES = (
     scalar_integer,
@@ -32,11 +32,10 @@ def files() -> Iterator[VectorFile]:
 
 
 def main() -> None:
-    written = write(files())
-    for path, text in written.items():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    print(f"{len(written)} files, {sum(map(len, written.values())) // 1024} KiB")
+    made = texts(files())
+    for path, text in made.items():
+        write(path, text)
+    print(f"{len(made)} files, {sum(path.stat().st_size for path in made) // 1024} KiB")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from single import Single, integers, lanes
-from vector_file import read
+from vector_file import paths, read
 
 from fa4gen.core.errors import KernelFault, UnsupportedInstruction
 from fa4gen.emulator.pending import UNSET, InFlight
 from fa4gen.emulator.registry import Pipe
-
-FILES = sorted(Path(__file__).parent.glob("*/*.jsonl"))
 
 SEEN = """
 add.f16 add.f32 add.f32x2 add.rm.f32x2 add.rn.f32.f16 add.rn.f32x2 add.s16 add.s32 add.s64 add.u32
@@ -44,7 +40,7 @@ REGISTERS = {
 
 
 def test_every_instruction_that_is_emitted_has_vectors() -> None:
-    known = {vector.opcode for path in FILES for vector in read(path)}
+    known = {vector.opcode for path in paths() for vector in read(path)}
     assert [opcode for opcode in SEEN.split() if opcode not in known] == []
 
 

@@ -10,14 +10,13 @@ import make_scalar
 import numpy as np
 import pytest
 from single import Single, integers, lanes, module
-from vector_file import BITS, Vector, read, write
+from vector_file import BITS, Vector, name_of, paths, read, read_text, texts
 
 from fa4gen.emulator.decode import decode
 from fa4gen.emulator.elementwise import RAW
 from fa4gen.emulator.pending import InFlight
 
-HERE = Path(__file__).parent
-FILES = sorted(HERE.glob("*/*.jsonl"))
+FILES = paths()
 WARP = 32
 FLOAT_BITS = {16: ("f16", "bf16"), 32: ("f32",), 64: ("f64",)}
 
@@ -100,7 +99,7 @@ def mistakes(vector: Vector, kernel: Single, wanted: list[list[int | str]], used
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_vectors(path: Path) -> None:
     wrong = []
     for vector, kernel in kernels(path):
@@ -115,7 +114,7 @@ def test_vectors(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_inactive_lanes_keep_their_values(path: Path) -> None:
     mask = np.arange(WARP) % 3 == 1
     for vector, kernel in kernels(path):
@@ -147,7 +146,7 @@ class Late:
         return self.value
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_values_that_are_still_to_come_are_waited_for(path: Path) -> None:
     """Whichever source is not there, the instruction notices, and gives the same in the end."""
     for vector, kernel in kernels(path):
@@ -168,7 +167,7 @@ def test_values_that_are_still_to_come_are_waited_for(path: Path) -> None:
 
 
 def test_the_files_are_what_the_script_writes() -> None:
-    written = write(make_scalar.files())
-    assert sorted(written) == FILES
-    changed = [path.name for path, text in written.items() if path.read_text() != text]
+    made = texts(make_scalar.files())
+    assert sorted(made) == FILES
+    changed = [path.name for path, text in made.items() if read_text(path) != text]
     assert changed == [], "run tests/vectors/make_scalar.py"

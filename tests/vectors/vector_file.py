@@ -1,12 +1,14 @@
 """Files of vectors: what instructions must give, bit for bit.
 
-``<family>/<mnemonic>.jsonl`` has a line for every opcode and form of operands: some lines of PTX on
-registers ``%s0``, ``%s1``... (sources) and ``%d0``... (results), the types of these, and cases:
+``<family>/<mnemonic>.jsonl.gz`` has a line for every opcode and form of operands: some lines of PTX
+on registers ``%s0``, ``%s1``... (sources) and ``%d0``... (results), the types of these, and cases:
 the bits of the sources and, behind a colon, of the results, in hexadecimal. ``nan`` is any NaN.
+``zcat`` shows a file.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).parent
+SUFFIX = ".jsonl.gz"
 CASES = 24
 
 Draw = Callable[[random.Random], int]
@@ -64,8 +67,18 @@ class VectorFile:
     vectors: tuple[Vector, ...]
 
 
-def write(files: Iterable[VectorFile]) -> dict[Path, str]:
-    """The text of every file on disk, by its path.
+def paths() -> list[Path]:
+    """The files on disk."""
+    return sorted(HERE.glob(f"*/*{SUFFIX}"))
+
+
+def name_of(path: Path) -> str:
+    """``family-mnemonic``."""
+    return f"{path.parent.name}-{path.name.removesuffix(SUFFIX)}"
+
+
+def texts(files: Iterable[VectorFile]) -> dict[Path, str]:
+    """The text of every file, by its path.
 
     Raises:
         ValueError: an opcode was made twice.
@@ -76,9 +89,21 @@ def write(files: Iterable[VectorFile]) -> dict[Path, str]:
         if file.opcode in opcodes:
             raise ValueError(f"{file.opcode}: made twice")
         opcodes.add(file.opcode)
-        path = HERE / file.family / f"{file.opcode.partition('.')[0]}.jsonl"
+        path = HERE / file.family / f"{file.opcode.partition('.')[0]}{SUFFIX}"
         found.setdefault(path, []).extend(vector.line for vector in file.vectors)
     return {path: "\n".join(lines) + "\n" for path, lines in found.items()}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file; the same text gives the same bytes, and a file that has it is left alone."""
+    if not path.exists() or read_text(path) != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_text(path: Path) -> str:
+    """The lines of a file."""
+    return gzip.decompress(path.read_bytes()).decode()
 
 
 def read(path: Path) -> list[Vector]:
@@ -92,7 +117,7 @@ def read(path: Path) -> list[Vector]:
             tuple(data["cases"].split(", ")),
             data.get("max_ulp", 0),
         )
-        for data in map(json.loads, path.read_text().splitlines())
+        for data in map(json.loads, read_text(path).splitlines())
     ]
 
 

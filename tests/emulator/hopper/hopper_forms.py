@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from hopper_mufu import SIZES, decoded
 from fa4gen.numerics.approx import BOUNDS
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
+SUFFIX = ".jsonl.gz"
 BITS = {"pred": 1, "b8": 8, "b16": 16, "b32": 32, "b64": 64}
 PLACES = ("move/cvta", "move/isspacep")
 """Files about the windows of generic addresses, which lie elsewhere on a GPU."""
@@ -125,13 +127,16 @@ def _split(value: int, bits: int, size: int) -> list[int]:
 
 def files() -> list[str]:
     """The vector files, as ``family/mnemonic``."""
-    found = [f"{path.parent.name}/{path.stem}" for path in sorted(VECTORS.glob("*/*.jsonl"))]
+    found = [
+        f"{path.parent.name}/{path.name.removesuffix(SUFFIX)}"
+        for path in sorted(VECTORS.glob(f"*/*{SUFFIX}"))
+    ]
     return [name for name in found if name not in PLACES]
 
 
 def read(name: str) -> list[Form]:
     """The forms of a file."""
-    lines = (VECTORS / f"{name}.jsonl").read_text().splitlines()
+    packed = (VECTORS / f"{name}{SUFFIX}").read_bytes()
     return [
         Form(
             data["text"].replace("; ", ";\n"),
@@ -140,7 +145,7 @@ def read(name: str) -> list[Form]:
             tuple(data["cases"].split(", ")),
             data.get("max_ulp", 0),
         )
-        for data in map(json.loads, lines)
+        for data in map(json.loads, gzip.decompress(packed).decode().splitlines())
     ]
 
 
