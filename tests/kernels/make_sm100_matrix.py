@@ -1,6 +1,6 @@
 """Chooses the kernels of ``sm100_matrix.toml``: few, but with every value of every knob twice.
 
-    python tests/kernels/make_sm100_matrix.py --kernels 32 > tests/kernels/sm100_matrix.toml
+    python tests/kernels/make_sm100_matrix.py > tests/kernels/sm100_matrix.toml
 
 From random feasible configurations it takes, one after the other, the one with most values that
 have not come up often enough.
@@ -12,6 +12,7 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fa4gen.core.config import KernelConfig, KnobValue
 from fa4gen.core.dtypes import DType
@@ -21,6 +22,9 @@ from fa4gen.space import space_for
 
 TIMES = 2
 """How often each value must come up."""
+
+UNPACKED = 2
+"""Largest group of query heads without ``pack_gqa``."""
 
 SIGNATURES = (
     KernelSignature(DType.BF16, 128, 128, False, 1),
@@ -40,7 +44,7 @@ Entry = tuple[str, KernelSignature, KernelConfig]
 def main() -> None:
     """Print the file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kernels", type=int, default=32)
+    parser.add_argument("--kernels", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -57,6 +61,7 @@ def main() -> None:
         seen.update(_values(best))
         used[best[1]] += 1
     _lower_degrees(chosen)
+    _smaller_groups(chosen)
     print(f"# Made by make_sm100_matrix.py with seed {options.seed}; every value of every knob of")
     print(f"# search_spaces/sm100_fwd.toml at least {TIMES} times.")
     for entry in chosen:
@@ -73,6 +78,14 @@ def _lower_degrees(chosen: list[Entry]) -> None:
             values[config.exp2_poly_degree] -= 1
             values[1] += 1
             chosen[i] = (arch_name, signature, config.vary({"exp2_poly_degree": 1}))
+
+
+def _smaller_groups(chosen: list[Entry]) -> None:
+    """Heads of a group that is not packed are tiles of their own: two show what eight would."""
+    for i, (arch_name, signature, config) in enumerate(chosen):
+        if signature.qhead_per_kvhead > UNPACKED and not config.pack_gqa:
+            smaller = replace(signature, qhead_per_kvhead=UNPACKED)
+            chosen[i] = (arch_name, smaller, config)
 
 
 def _candidates(rng: random.Random, per_signature: int) -> Iterator[Entry]:

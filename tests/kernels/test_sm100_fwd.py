@@ -192,6 +192,15 @@ def test_kernel_is_right(index: int, kernel: Kernel) -> None:
     check_resources(kernel)
 
 
+@pytest.mark.slow
+def test_heads_of_a_large_group_that_is_not_packed_find_their_keys() -> None:
+    """The kernels above have two heads to an unpacked group."""
+    signature = KernelSignature(DType.BF16, 64, 64, False, 4)
+    config = space_for("sm100").default(signature).vary({"pack_gqa": False, "num_q_stages": 1})
+    kernel = Kernel("sm100", signature, config)
+    prove(kernel, [("heads", Trial(kernel.problem(1, 40, heads=2), seed=9))])
+
+
 DEFAULTS = [
     Kernel(arch_name, signature, space_for(arch_name).default(signature))
     for arch_name in ("sm100", "sm103")
