@@ -31,6 +31,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from pretended_memory import CUDA, Memory, dlpack_as_gpu, on_cpu
 from torch.overrides import TorchFunctionMode
 
 from fa4gen.compile.emulation import device_of, host_of, packed_arguments, tracing
@@ -38,11 +39,7 @@ from fa4gen.core.errors import KernelFault
 from fa4gen.emulator import Options, Report, run
 from fa4gen.ptx.host import CompiledHost, Device, PackedArguments
 
-_CUDA, _CPU = 2, 1
-_DEVICE_TYPE_OFFSET = 8
 _GPU_MEMORY = 80 << 30
-_ALIGNMENT = 512
-"""Bytes; of every allocation of the CUDA runtime, as CUTLASS's scripts rely on."""
 _KEPT_FINDINGS = 50
 
 
@@ -88,7 +85,7 @@ class Gpu:
         self.device: Device = device_of(target)
         self.outcome = Outcome()
         self._hosts: weakref.WeakKeyDictionary[Any, CompiledHost] = weakref.WeakKeyDictionary()
-        self._memory: dict[int, _Memory] = {}
+        self.memory = Memory()
 
     def call(self, compiled: Any, *arguments: Any) -> None:
         """Emulate what ``compiled`` launches.
@@ -110,59 +107,11 @@ class Gpu:
         )
         _stop_if_incomplete(report)
 
-    def adopt(self, made: Any) -> Any:
-        """What a torch function returned, its new tensors aligned as on a GPU and remembered.
-
-        A kernel may get the memory as a bare pointer later.
-        """
-        if type(made) in {tuple, list}:
-            return type(made)(map(self.adopt, made))
-        if type(made) is not torch.Tensor or made.layout != torch.strided:
-            return made
-        storage = made.untyped_storage()
-        known = self._memory.get(storage.data_ptr())
-        if known is not None and known.alive:
-            return made
-        low, size = 0, storage.nbytes()
-        if storage.data_ptr() % _ALIGNMENT and made.is_leaf and not made.requires_grad:
-            made, low = _aligned(made)
-            storage = made.untyped_storage()
-        self._memory[storage.data_ptr()] = _Memory(weakref.ref(storage), low, size)
-        return made
-
-    def memory(self) -> list[_OnCpu]:
-        """All the memory of tensors that are alive, as bytes."""
-        self._memory = {at: memory for at, memory in self._memory.items() if memory.alive}
-        with torch._C.DisableTorchFunction():  # or these, too, would be adopted
-            return [_OnCpu.of(memory.bytes()) for memory in self._memory.values() if memory.size]
-
     def _host(self, compiled: Any) -> CompiledHost:
         host = self._hosts.get(compiled)
         if host is None:
             host = self._hosts[compiled] = host_of(compiled, self.target, self.device)
         return host
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """One allocation: ``size`` bytes from ``low`` on of a storage of torch."""
-
-    storage: weakref.ref[torch.UntypedStorage]
-    low: int
-    size: int
-
-    @property
-    def alive(self) -> bool:
-        """Whether any tensor still uses it."""
-        return self.storage() is not None
-
-    def bytes(self) -> torch.Tensor:
-        """It as a tensor; keeps it alive."""
-        storage = self.storage()
-        if storage is None:
-            raise KernelFault("memory: got an allocation that is gone, wanted one in use")
-        whole = torch.empty(0, dtype=torch.uint8).set_(storage)
-        return whole[self.low : self.low + self.size]
 
 
 class _Kept:
@@ -177,58 +126,6 @@ def _stop_if_incomplete(report: Report) -> None:
         if not policy_run.completed:
             found = [each for launch in policy_run.launches for each in launch.findings]
             raise KernelFault(f"under {policy_run.policy}: {found[-1] if found else 'stopped'}")
-
-
-def _aligned(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """A copy at an aligned address with the same strides, and where in its storage it begins."""
-    old = tensor.untyped_storage()
-    room = torch.empty(old.nbytes() + _ALIGNMENT, dtype=torch.uint8)
-    shift = -room.data_ptr() % _ALIGNMENT
-    room[shift : shift + old.nbytes()] = torch.empty(0, dtype=torch.uint8).set_(old)
-    size = tensor.element_size()
-    flat = room[shift : shift + old.nbytes() // size * size].view(tensor.dtype)
-    start = tensor.storage_offset() + shift // size
-    return flat.as_strided(tensor.shape, tensor.stride(), start), shift
-
-
-class _OnCpu:
-    """A tensor that admits to be in CPU memory.
-
-    Args:
-        capsule: Makes its DLPack capsule, whatever device that tells.
-    """
-
-    def __init__(self, capsule: Callable[[], Any]) -> None:
-        self._capsule = capsule
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> _OnCpu:
-        """A tensor of torch."""
-        plain = tensor.detach()
-        return cls(lambda: _PLAIN_DLPACK(plain))
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU, 0
-
-    def __dlpack__(self, **_: Any) -> Any:
-        return self._capsule()
-
-
-_PLAIN_DLPACK = torch.Tensor.__dlpack__
-
-
-def _dlpack_as_gpu(tensor: torch.Tensor, **_: Any) -> Any:
-    """``tensor.__dlpack__()`` of a tensor that claims to be on the GPU."""
-    return _on_device(_PLAIN_DLPACK(tensor.detach()), _CUDA)
-
-
-def _on_device(capsule: Any, device_type: int) -> Any:
-    """A DLPack capsule, saying now that its memory is of another device."""
-    read = ctypes.pythonapi.PyCapsule_GetPointer
-    read.restype, read.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    at = read(capsule, b"dltensor") + _DEVICE_TYPE_OFFSET
-    ctypes.c_int32.from_address(at).value = device_type
-    return capsule
 
 
 class _CudaMeansCpu(TorchFunctionMode):
@@ -253,7 +150,7 @@ class _CudaMeansCpu(TorchFunctionMode):
             if name in {"allclose", "equal"}:
                 self._gpu.outcome.compared += 1
             made = func(*args, **kwargs)
-        return self._gpu.adopt(made)
+        return self._gpu.memory.adopt(made)
 
 
 def _cpu(value: Any) -> Any:
@@ -317,8 +214,8 @@ def pretend_torch(gpu: Gpu) -> None:
         setattr(torch.cuda, name, _Idle)
     for name, replaced in (
         ("is_cuda", property(lambda self: True)),
-        ("__dlpack__", _dlpack_as_gpu),
-        ("__dlpack_device__", lambda self: (_CUDA, 0)),
+        ("__dlpack__", dlpack_as_gpu),
+        ("__dlpack_device__", lambda self: (CUDA, 0)),
     ):
         setattr(torch.Tensor, name, replaced)
     original = torch.testing.assert_close
@@ -358,11 +255,11 @@ def pretend_launches(gpu: Gpu) -> None:
 
     def call_packed(self: Any, *args: Any, **kwargs: Any) -> None:
         packed = packed_arguments(self, *args, **kwargs)
-        gpu.call(self, PackedArguments(packed.pointers, (_Kept(packed), gpu.memory())))
+        gpu.call(self, PackedArguments(packed.pointers, (_Kept(packed), gpu.memory.in_use())))
 
     def run_packed(self: Any, values: list[Any]) -> None:
         pointers = (v.value if isinstance(v, ctypes.c_void_p) else v for v in values)
-        owners = (_Kept(values), gpu.memory())
+        owners = (_Kept(values), gpu.memory.in_use())
         gpu.call(self, PackedArguments(tuple(p or 0 for p in pointers), owners))
 
     plain = cuda_jit_executor.CudaDialectJitCompiledFunction
@@ -371,11 +268,11 @@ def pretend_launches(gpu: Gpu) -> None:
     def call_ffi(self: Any, *args: Any) -> None:
         if self.execution_args.has_pointer_address_arg_specs:
             args, _ = self.execution_args.convert_python_pointer_args_for_tvm_ffi(args, {})
-        gpu.call(self, *map(_on_cpu, args))
+        gpu.call(self, *map(on_cpu, args))
 
     def positional(self: Any) -> Callable[..., None]:
         reference = weakref.ref(self)
-        return lambda *args: gpu.call(reference(), *map(_on_cpu, args))
+        return lambda *args: gpu.call(reference(), *map(on_cpu, args))
 
     unnamed = tvm_ffi_provider.TVMFFIJitCompiledFunction
     _replace(unnamed, __call__=call_ffi, _create_tvm_ffi_function=_answering(None))
@@ -397,16 +294,6 @@ def _replace(owner: Any, **members: Any) -> None:
     """Give a module or a class other members."""
     for name, member in members.items():
         setattr(owner, name, member)
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return _OnCpu.of(value)
-    if isinstance(value, tuple | list):
-        return tuple(map(_on_cpu, value))
-    if hasattr(value, "_dlpack_data"):  # a tensor of CuTe-DSL
-        return _OnCpu(lambda: _on_device(value._dlpack_data, _CPU))
-    return value
 
 
 def _answering(value: Any) -> Callable[..., Any]:
