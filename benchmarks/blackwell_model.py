@@ -1,6 +1,6 @@
 """FlashAttention-4's own Blackwell kernels through the trace-driven model, beside published times.
 
-    python benchmarks/blackwell_model.py [--markdown FILE]
+    python benchmarks/blackwell_model.py [--no-ablations]
 
 The kernels are compiled here (extra ``peers``) and run in the emulator; no GPU takes part. What is
 compared with is in ``tests/perf/published_blackwell.toml``, and nobody of us has measured it.
@@ -9,7 +9,6 @@ compared with is in ``tests/perf/published_blackwell.toml``, and nobody of us ha
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import sys
 import tomllib
@@ -17,204 +16,219 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from traced_kernels import Ours, Theirs, traced
+
+from fa4gen.cli.problem_text import parse_problem
 from fa4gen.core.config import KernelConfig, KnobValue
 from fa4gen.core.problem import AttentionProblem, KernelSignature
-from fa4gen.evaluate.correctness import Distribution
-from fa4gen.evaluate.emulated import make_inputs, poisoned_outputs
-from fa4gen.evaluate.traced import predict_by_trace
 from fa4gen.hardware import Sku, load_sku
-from fa4gen.perf.trace import (
-    Tape,
-    TileTiming,
-    hand_out,
-    load_timing,
-    predict_traced,
-    record,
-    time_tile,
-    trace_tiles,
-)
+from fa4gen.perf.trace import TileTiming, hand_out, load_timing, predict_traced, time_tile
 from fa4gen.perf.work import count_work
 from fa4gen.space import space_for
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-SHAPE = {"batch": 2, "num_heads_q": 64, "num_heads_kv": 8, "head_dim": 128}
-"""Llama-3.1's, of which there are times for four lengths or more on two machines."""
-TILE_ROWS = 256
-"""Query rows of a CTA in FlashAttention-4's kernels."""
+PUBLISHED = Path(__file__).resolve().parents[1] / "tests" / "perf" / "published_blackwell.toml"
+PAIRED_DIMS = 128
+"""Head dimensions from which FlashAttention-4 pairs CTAs, of dense problems."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One published time."""
 
+    series: str
+    """``llama``, ``deepseek`` or ``tokens``: 32768 tokens of 2048 dimensions."""
     sku: str
-    causal: bool
-    seqlen: int
-    published: float
-    """TFLOP/s."""
-    predicted: float
-    """TFLOP/s."""
+    problem: AttentionProblem
+    tflops: float
+
+    @property
+    def config(self) -> KernelConfig:
+        """Knobs of ours with the tiles and the order of FlashAttention-4's kernel."""
+        return geometry(self.problem.signature)
+
+    @property
+    def kernel(self) -> Theirs:
+        """FlashAttention-4's."""
+        return theirs(self.problem.signature, load_sku(self.sku).arch.name)
+
+
+def geometry(signature: KernelSignature) -> KernelConfig:
+    """Knobs of ours that have the tiles of FlashAttention-4's kernel, and its order.
+
+    Dense: pairs of CTAs where heads are wide, persistent. Causal: single CTAs, the longest tiles
+    first.
+    """
+    paired = not signature.causal and signature.head_dim >= PAIRED_DIMS
+    changes: dict[str, KnobValue] = {
+        "num_q_stages": 2,
+        "tile_m": 128,
+        "tile_n": 128,
+        "cta_group": 2 if paired else 1,
+        "scheduler": "lpt" if signature.causal else "persistent",
+        "pack_gqa": False,
+    }
+    return space_for("sm100").default(signature).vary(changes)
+
+
+def theirs(signature: KernelSignature, arch: str, config: KernelConfig | None = None) -> Theirs:
+    """FlashAttention-4's kernel of a signature; its heads are not packed."""
+    alone = KernelSignature(
+        signature.dtype, signature.head_dim, signature.head_dim_v, signature.causal, 1
+    )
+    return Theirs(alone, config or geometry(alone), arch)
+
+
+@cache
+def published() -> tuple[Point, ...]:
+    """Every published time."""
+    found = []
+    for series in tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["series"]:
+        name = next(n for word, n in _SERIES.items() if word in series["source"])
+        for seqlen, tflops in zip(series["seqlens"], series["tflops"], strict=True):
+            asked = parse_problem([f"s{seqlen}", *series["problem"].split()])
+            found.append(Point(name, series["sku"], asked, tflops))
+    return tuple(found)
+
+
+_SERIES = {"Llama": "llama", "DeepSeek": "deepseek", "request 2605": "tokens"}
+
+
+@cache
+def tile_of(kernel: Theirs | Ours, sku: Sku) -> TileTiming:
+    """What a tile of a kernel takes."""
+    return time_tile(traced(kernel).sass, load_timing(sku.arch))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A published time with ours."""
+
+    point: Point
+    tflops: float
     block: float
     clock_mhz: float
 
     @property
     def error(self) -> float:
         """Relative."""
-        return self.predicted / self.published - 1.0
+        return self.tflops / self.point.tflops - 1.0
 
 
-def problem(seqlen: int, *, causal: bool, **changes: int) -> AttentionProblem:
-    """Of the shape, for one length."""
-    fields = {**SHAPE, "seqlen_q": seqlen, "causal": causal, **changes}
-    return AttentionProblem.from_dict(fields)
+def points() -> Iterator[Predicted]:
+    """Every published time with ours."""
+    for point in published():
+        sku = load_sku(point.sku)
+        tile = tile_of(point.kernel, sku)
+        found = predict_traced(point.problem, point.config, sku, tile)
+        tflops = point.problem.flops / found.time_us * 1e-6
+        yield Predicted(point, tflops, tile.block, found.clock_mhz)
 
 
-def geometry(*, causal: bool) -> KernelConfig:
-    """Knobs of ours that have the tiles of FlashAttention-4's kernel, and its order.
-
-    Dense: pairs of CTAs, persistent. Causal: single CTAs, the longest tiles first.
-    """
-    changes: dict[str, KnobValue] = {
-        "cta_group": 1 if causal else 2,
-        "scheduler": "lpt" if causal else "persistent",
-        "pack_gqa": False,
-    }
-    return space_for("sm100").default(problem(8192, causal=causal).signature).vary(changes)
-
-
-@cache
-def theirs(target: str, *, causal: bool) -> Any:
-    """FlashAttention-4's kernel for a target, compiled as the tests do."""
-    sys.path.insert(0, str(TESTS / "peers"))
-    fa4, kernels = (importlib.import_module(n) for n in ("flash_attention_4", "peer_kernels"))
-    group = geometry(causal=causal).cta_group
-    rows = TILE_ROWS * group
-    asked = problem(rows, causal=causal, batch=1, num_heads_q=1, num_heads_kv=1)
-    request = fa4.forward_request(asked, target, cta_group=group, num_sms=group)
-    return kernels.compile_peer(request)
-
-
-@cache
-def tile_of(sku: Sku, *, causal: bool) -> TileTiming:
-    """What a tile of FlashAttention-4's kernel takes."""
-    kernel, config = theirs(sku.arch.target, causal=causal), geometry(causal=causal)
-
-    def run(asked: AttentionProblem, num_sms: int) -> list[Tape]:
-        assert num_sms == config.cta_group  # what it was compiled for
-        q, k, v = make_inputs(asked, Distribution.NORMAL, seed=0)
-        out, lse = poisoned_outputs(asked)
-        return record(kernel.host(), *kernel.bind({"q": q, "k": k, "v": v, "out": out, "lse": lse}))
-
-    dims = SHAPE["head_dim"]
-    signature = KernelSignature(problem(128, causal=causal).dtype, dims, dims, causal, 1)
-    tapes = trace_tiles(run, signature, config, sku.arch)
-    return time_tile(tapes, load_timing(sku.arch))
-
-
-def points() -> Iterator[Point]:
-    """Every published time of the shape, with ours."""
-    text = (TESTS / "perf" / "published_blackwell.toml").read_text(encoding="utf-8")
-    for series in tomllib.loads(text)["series"]:
-        shape, _, mask = series["problem"].rpartition(" ")
-        if shape != "b2 h64/8 d128":
-            continue
-        causal, sku = mask == "causal", load_sku(series["sku"])
-        tile, config = tile_of(sku, causal=causal), geometry(causal=causal)
-        for seqlen, published in zip(series["seqlens"], series["tflops"], strict=True):
-            asked = problem(seqlen, causal=causal)
-            found = predict_traced(asked, config, sku, tile)
-            predicted = asked.flops / found.time_us * 1e-6
-            yield Point(sku.name, causal, seqlen, published, predicted, tile.block, found.clock_mhz)
+PAPER = "FlashAttention-4 paper"
+LLAMA = "b2 s8192 h64/8 d128"
+TOKENS = 32768
+"""Of every problem of the FlashAttention-4 paper, with 16 heads of 128 dimensions."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One knob of our kernel, changed alone."""
+    """One thing changed alone."""
 
     name: str
     sku: str
-    causal: bool
-    change: dict[str, KnobValue]
+    gain: float
+    """How many times as long it takes with the change as without."""
     said: str
     """What has been published about it."""
 
-    def gain(self, seqlen: int = 8192) -> float:
-        """How many times as long it takes with the change as without."""
-        asked, sku = problem(seqlen, causal=self.causal, num_heads_kv=64), load_sku(self.sku)
-        default = space_for(sku.arch.name).default(asked.signature)
-        times = [
-            predict_by_trace(asked, default.vary(change), sku).prediction.time_us
-            for change in ({}, self.change)
-        ]
-        return times[1] / times[0]
+
+def knob_gain(sku_name: str, change: dict[str, KnobValue], words: str = LLAMA) -> float:
+    """Of our kernel, with some knobs changed."""
+    asked, sku = parse_problem(words.split()), load_sku(sku_name)
+    default = space_for(sku.arch.name).default(asked.signature)
+    times = []
+    for config in (default, default.vary(change)):
+        tile = tile_of(Ours(asked.signature, config, sku.arch.name), sku)
+        times.append(predict_traced(asked, config, sku, tile).time_us)
+    return times[1] / times[0]
 
 
-def order_gain(seqlen: int, heads: int = 16, batch: int = 4) -> float:
-    """How many times as long causal MHA takes with the shortest tiles first, on a B200."""
-    sku, config = load_sku("b200"), geometry(causal=True)
-    asked = problem(seqlen, causal=True, num_heads_q=heads, num_heads_kv=heads, batch=batch)
-    work, tile = count_work(asked, config, sku.arch), tile_of(sku, causal=True)
+def single_cta_gain(sku_name: str = "b200") -> float:
+    """Of FlashAttention-4's kernel, kept from pairing its CTAs."""
+    asked, sku = parse_problem(LLAMA.split()), load_sku(sku_name)
+    times = []
+    for group in (2, 1):
+        config = geometry(asked.signature).vary({"cta_group": group})
+        tile = tile_of(theirs(asked.signature, sku.arch.name, config), sku)
+        times.append(predict_traced(asked, config, sku, tile).time_us)
+    return times[1] / times[0]
+
+
+def order_gain(seqlen: int, sku_name: str = "h200") -> float:
+    """How many times as long the paper's causal problems take with the shortest tiles first.
+
+    The paper measured it on an H200. The tiles are those of our Hopper kernel, 128 by 128 as
+    FlashAttention-3's.
+    """
+    sku = load_sku(sku_name)
+    asked = parse_problem([f"b{TOKENS // seqlen}", f"s{seqlen}", "h16", "d128", "causal"])
+    config = space_for(sku.arch.name).default(asked.signature).vary({"scheduler": "lpt"})
+    work = count_work(asked, config, sku.arch)
+    tile = tile_of(Ours(asked.signature, config, sku.arch.name), sku)
     longest_first = [n for n in work.blocks_per_tile for _ in range(work.num_groups)]
     head_by_head = [n for _ in range(work.num_groups) for n in reversed(work.blocks_per_tile)]
     times = [hand_out(order, tile, sku.sm_count) for order in (longest_first, head_by_head)]
     return times[1] / times[0]
 
 
-PAPER = "FlashAttention-4 paper"
-ABLATIONS = (
-    Ablation(
-        "exp emulation left out", "b200", False, {"exp2_poly_fraction": 0.0}, f"{PAPER}: slower"
-    ),
-    Ablation(
-        "exp emulation put in",
-        "b300",
-        False,
-        {"exp2_poly_fraction": 0.1875},
-        "cudnn-frontend pull request 1178: 6 to 10 % slower where MUFU is doubled",
-    ),
-    Ablation(
-        "one CTA for each MMA (and a ring of 3)",
+def ablations() -> Iterator[Ablation]:
+    """What the paper and others changed alone, by the model."""
+    slower = f"{PAPER}: slower"
+    yield Ablation(
+        "exp emulation left out, dense",
         "b200",
-        False,
-        {"cta_group": 1, "num_kv_stages": 3},
-        f"{PAPER}: slower",
-    ),
-    Ablation(
+        knob_gain("b200", {"exp2_poly_fraction": 0.0}),
+        "cudnn-frontend pull request 1178: 3.9 % slower",
+    )
+    yield Ablation(
+        "exp emulation put in, dense",
+        "b300",
+        knob_gain("b300", {"exp2_poly_fraction": 0.1875}),
+        "cudnn-frontend pull request 1178: 6 to 10 % slower where MUFU is doubled",
+    )
+    one: dict[str, KnobValue] = {"cta_group": 1, "num_kv_stages": 3}
+    yield Ablation("one CTA for each MMA (ring of 3)", "b200", knob_gain("b200", one), slower)
+    yield Ablation("the same, FlashAttention-4's kernel", "b200", single_cta_gain(), slower)
+    yield Ablation(
         "O rescaled in every block",
         "b200",
-        False,
-        {"rescale_threshold_log2": 0.0},
-        f"{PAPER}: slower",
-    ),
-)
+        knob_gain("b200", {"rescale_threshold_log2": 0.0}),
+        slower,
+    )
+    for seqlen in (2048, 4096, 8192, 16384):
+        name = f"head by head, shortest tile first, {seqlen} causal"
+        yield Ablation(name, "h200", order_gain(seqlen), f"{PAPER}: 4 to 8 % slower (MHA)")
 
 
-def markdown(found: Iterable[Point], ablations: Iterable[tuple[Ablation, float]]) -> Iterator[str]:
+def markdown(found: Iterable[Predicted], changes: Iterable[Ablation]) -> Iterator[str]:
     """The tables of docs/trace-model.md."""
-    yield "| machine | mask | seqlen | published | predicted | error | cycles a block | MHz |"
-    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    yield "| machine | problem | published | predicted | error | cycles a block | MHz |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
     rows = list(found)
-    for point in rows:
-        mask = "causal" if point.causal else "dense"
+    for row in rows:
         yield (
-            f"| {point.sku} | {mask} | {point.seqlen} | {point.published:.0f} | "
-            f"{point.predicted:.0f} | {point.error:+.1%} | {point.block:.0f} | "
-            f"{point.clock_mhz:.0f} |"
+            f"| {row.point.sku} | {row.point.problem} | {row.point.tflops:.0f} | "
+            f"{row.tflops:.0f} | {row.error:+.1%} | {row.block:.0f} | {row.clock_mhz:.0f} |"
         )
-    errors = [abs(point.error) for point in rows]
+    errors = [abs(row.error) for row in rows]
     yield ""
     yield f"Error: median {statistics.median(errors):.1%}, largest {max(errors):.1%}."
     yield ""
     yield "| changed alone | machine | times as long | published |"
     yield "|---|---|---:|---|"
-    for ablation, gain in ablations:
-        yield f"| {ablation.name} | {ablation.sku} | {gain:.3f} | {ablation.said} |"
-    for seqlen in (2048, 4096, 8192):
-        gain = order_gain(seqlen)
-        said = f"{PAPER}: 4 to 8 % slower (MHA)"
-        yield f"| head by head, shortest tile first, {seqlen} causal | b200 | {gain:.3f} | {said} |"
+    for change in changes:
+        yield f"| {change.name} | {change.sku} | {change.gain:.3f} | {change.said} |"
 
 
 def main() -> int:
@@ -222,8 +236,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--no-ablations", action="store_true")
     options = parser.parse_args()
-    chosen = () if options.no_ablations else ABLATIONS
-    for line in markdown(points(), ((each, each.gain()) for each in chosen)):
+    chosen = () if options.no_ablations else ablations()
+    for line in markdown(points(), chosen):
         print(line, flush=True)
     return 0
 

@@ -1,11 +1,11 @@
 """What an emulated instruction is: which pipe it takes, what it moves, whether ptxas keeps it.
 
-For ``sm100_instructions.py``. The pipe is that of the emulator's opcode table.
+For ``sm100_instructions.py``. The pipe is that of the emulator's opcode table; what is folded, and
+how much a load moves, is what the cycle model of traces says (``fa4gen.perf.trace.folding``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -13,17 +13,8 @@ import numpy.typing as npt
 
 from fa4gen.emulator.decode import Program
 from fa4gen.emulator.registry import OpcodeSpec, Pipe
-from fa4gen.perf.trace.dataflow import is_renaming
-from fa4gen.ptx.ir import (
-    Address,
-    Immediate,
-    Instruction,
-    Negated,
-    Operand,
-    Pair,
-    Register,
-    Vector,
-)
+from fa4gen.perf.trace.folding import LANES, REGISTER_BYTES, folded, registers_moved
+from fa4gen.ptx.ir import Instruction
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 
@@ -52,7 +43,6 @@ QUANTITIES = {
 OVERLAPPING = frozenset({"all", "kept", "fma_x2", "tmem_load_kib", "tmem_store_kib"})
 """The other quantities are disjoint; ``kept`` is their sum."""
 
-LANES, REGISTER_BYTES = 32, 4
 _BY_PIPE = {
     Pipe.ALU: "alu",
     Pipe.FMA: "fma",
@@ -100,69 +90,3 @@ def kind_of(inst: Instruction, spec: OpcodeSpec) -> str:
         if family in {"bar", "barrier"} and second not in _NO_NAME:
             return "named_barrier"
     return "other"
-
-
-def registers_moved(inst: Instruction) -> int:
-    """32-bit registers that each lane takes from tensor memory, or gives to it."""
-    return sum(len(_pieces(op)) for op in inst.operands if isinstance(op, Vector | Register))
-
-
-def folded(program: Program) -> frozenset[int]:
-    """Instructions that leave nothing in the machine code, by index.
-
-    - ``mov`` from registers to registers, also 32-bit ones to pairs and back. Packing 16-bit
-      halves is work, and so is a constant.
-    - A constant added to an address that only ``tcgen05.ld`` and ``.st`` use: their SASS, LDTM and
-      STTM, has an offset (seen in nvdisasm, CUDA 13).
-    - A predicate turned round for guards alone: a guard can be negated.
-    """
-    uses: dict[int, set[str]] = {}
-    for inst, spec in zip(program.entry.instructions, program.specs, strict=True):
-        for slot, how in _uses(inst, spec):
-            uses.setdefault(slot, set()).add(how)
-    found = set()
-    for inst, spec in zip(program.entry.instructions, program.specs, strict=True):
-        serves = _serves(inst, spec)
-        if serves is not None:
-            target = inst.operands[0]
-            alone = isinstance(target, Register) and uses.get(target.slot) == {serves}
-        if is_renaming(inst, spec) or (serves is not None and alone):
-            found.add(inst.index)
-    return frozenset(found)
-
-
-def _serves(inst: Instruction, spec: OpcodeSpec) -> str | None:
-    """The only use that its result may have if the instruction is to be folded."""
-    if inst.guard is not None:
-        return None
-    if inst.opcode == "not.pred":
-        return "guard"
-    if spec.mnemonic == "add" and spec.pipe is Pipe.ALU:
-        sources = sorted(type(operand).__name__ for operand in inst.operands[1:])
-        return "tmem" if sources == [Immediate.__name__, Register.__name__] else None
-    return None
-
-
-def _uses(inst: Instruction, spec: OpcodeSpec) -> Iterator[tuple[int, str]]:
-    """Registers, by slot, and how they are used; what is not looked into counts as a use."""
-    if inst.guard is not None:
-        yield inst.guard.register.slot, "guard"
-    operands = inst.operands[1:] if _serves(inst, spec) is not None else inst.operands
-    for operand in operands:
-        if isinstance(operand, Address):
-            how = "tmem" if spec.mnemonic in _TMEM else "other"
-            pieces: Sequence[Operand] = operand.coordinates
-            if isinstance(operand.base, Register):
-                yield operand.base.slot, how
-        elif isinstance(operand, Pair):
-            pieces = (operand.first, operand.second)
-        else:
-            pieces = _pieces(operand)
-        for piece in pieces:
-            register = piece.register if isinstance(piece, Negated) else piece
-            if isinstance(register, Register):
-                yield register.slot, "other"
-
-
-def _pieces(operand: Operand) -> Sequence[Operand]:
-    return operand.items if isinstance(operand, Vector) else (operand,)

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scipy.stats import spearmanr
+from traced_kernels import Ours
+from traced_kernels import traced as recorded_kernel
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.replay import read_sweep
-from fa4gen.evaluate.traced import predict_by_trace
 from fa4gen.hardware import Sku, load_sku
 from fa4gen.perf import predict
+from fa4gen.perf.trace import load_timing, predict_traced, time_tile
 
 SWEEP = Path(__file__).resolve().parents[1] / "tests" / "recorded" / "h200_sweep.jsonl.gz"
 BEST = 5
@@ -104,12 +106,13 @@ def traced(sweep: Path, sku: Sku, count: int, seed: int = 0) -> Iterator[tuple[P
     for problem, pairs in pairs_of(sweep, sku).items():
         rng = random.Random(f"{seed}/{problem.problem_id}")
         for pair in rng.sample(pairs, count):
-            found = predict_by_trace(problem, pair.config, sku, pair.clock_mhz)
-            time_us = found.prediction.time_us
+            tapes = recorded_kernel(Ours(problem.signature, pair.config, sku.arch.name)).sass
+            tile = time_tile(tapes, load_timing(sku.arch))
+            time_us = predict_traced(problem, pair.config, sku, tile, pair.clock_mhz).time_us
             line = (
                 f"| {problem} | {pair.config.tile_m}x{pair.config.tile_n} "
                 f"{pair.config.scheduler.value} | {pair.own_us:.0f} | {pair.clock_mhz:.0f} | "
-                f"{time_us:.0f} | {time_us / pair.own_us - 1:+.1%} | {found.tile.block:.0f} |"
+                f"{time_us:.0f} | {time_us / pair.own_us - 1:+.1%} | {tile.block:.0f} |"
             )
             yield Pair(pair.config, pair.own_us, time_us, pair.own_us, pair.clock_mhz), line
 

@@ -63,9 +63,9 @@ def predict(
     left_out: tuple[str, ...] = ()
     if trace:
         from fa4gen.evaluate.traced import predict_by_trace
-        from fa4gen.perf.trace import NOT_MODELLED
 
-        found, left_out = predict_by_trace(asked, config, target, clock).prediction, NOT_MODELLED
+        traced = predict_by_trace(asked, config, target, clock)
+        found, left_out = traced.prediction, traced.not_modelled
     else:
         from fa4gen.perf import predict as by_formulas
 

@@ -11,12 +11,13 @@ from typer.core import TyperGroup
 from fa4gen.cli import study_sampler
 from fa4gen.cli.machine import AUTO, Target, resolve
 from fa4gen.cli.options import JsonOption, SkuOption, examples
-from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail
+from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail, say
 from fa4gen.cli.problem_text import WORDS, parse_problem
 from fa4gen.cli.session import notices, open_evaluator
 from fa4gen.core.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
+    from fa4gen.evaluate.contract import Evaluator
     from fa4gen.study import StudyPlan, StudyResult
 
 KNOBS_COMMAND = "knobs"
@@ -41,10 +42,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-GpuOption = Annotated[
-    bool,
-    typer.Option("--gpu", help="Measure on the GPU of this machine; otherwise times are modelled."),
+MeansOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--gpu/--trace",
+        help="Measure on the GPU of this machine; or model by replaying what each compiled kernel "
+        "executes, some ten seconds each. Otherwise times are modelled by formulas.",
+    ),
 ]
+"""``True``: measure. ``False``: replay. ``None``: formulas."""
 TrialsOption = Annotated[
     int,
     typer.Option(
@@ -70,12 +76,13 @@ ProblemWords = Annotated[
         "fa4gen study exp2-split --sku b200",
         "fa4gen study exp2-split --sku h200 --gpu --budget 2m s4096 b4 h32 d64",
         "fa4gen study exp2-split --sku b300 --trials 2000 --out split-b300",
+        "fa4gen study exp2-split --sku b200 --trace --trials 40 --budget 20m",
     ),
 )
 def exp2_split(
     problem: ProblemWords = None,
     sku: SkuOption = AUTO,
-    gpu: GpuOption = False,
+    means: MeansOption = None,
     trials: TrialsOption = 200,
     budget: BudgetOption = None,
     out: OutOption = None,
@@ -90,11 +97,12 @@ def exp2_split(
     """
     from fa4gen.study import DEFAULT_PROBLEM, exp2_split_plan
 
-    target = _target(sku, gpu)
+    target = _target(sku, gpu=means is True)
     asked = parse_problem(problem) if problem else DEFAULT_PROBLEM
     plan = exp2_split_plan(asked, target.sku.arch)
     folder = out or Path(f"study-exp2-split-{target.sku.name}")
-    _study(plan, target, (trials, budget), folder, as_json=as_json)
+    with _evaluator(target, means) as evaluator:
+        _study(plan, evaluator, (trials, budget), folder, as_json=as_json)
 
 
 @app.command(
@@ -114,7 +122,7 @@ def knobs(
         ),
     ],
     sku: SkuOption = AUTO,
-    gpu: GpuOption = False,
+    means: MeansOption = None,
     trials: TrialsOption = 200,
     budget: BudgetOption = None,
     out: OutOption = None,
@@ -127,7 +135,7 @@ def knobs(
     from fa4gen.space import space_for
     from fa4gen.study import DEFAULT_PROBLEM, knobs_plan
 
-    target = _target(sku, gpu)
+    target = _target(sku, gpu=means is True)
     asked = parse_problem(words[1:]) if words[1:] else DEFAULT_PROBLEM
     chosen = [name.strip() for name in words[0].split(",") if name.strip()]
     known = [knob.name for knob in space_for(target.sku.arch.name).knobs]
@@ -135,7 +143,8 @@ def knobs(
         raise UnknownName("study or knob", chosen[0], [*STUDIES, *known])
     plan = knobs_plan(asked, target.sku.arch, chosen)
     folder = out or Path(f"study-{'-'.join(chosen)}-{target.sku.name}")
-    _study(plan, target, (trials, budget), folder, as_json=as_json)
+    with _evaluator(target, means) as evaluator:
+        _study(plan, evaluator, (trials, budget), folder, as_json=as_json)
 
 
 @app.command("plot", epilog=examples("fa4gen study plot study-exp2-split-h200"))
@@ -164,7 +173,7 @@ def plot(
 study_sampler.register(app)
 
 
-def _target(sku: str, gpu: bool) -> Target:
+def _target(sku: str, *, gpu: bool) -> Target:
     """The SKU; with its GPU only where one was asked for.
 
     Raises:
@@ -181,9 +190,20 @@ def _target(sku: str, gpu: bool) -> Target:
     return Target(target.sku, None, target.notice or "--gpu not given")
 
 
+def _evaluator(target: Target, means: bool | None) -> Evaluator:
+    """The GPU, the replay, or the formulas: see :data:`MeansOption`."""
+    from fa4gen.evaluate import make_evaluator
+
+    notices(target)
+    if means is False:
+        say("each kernel is compiled, emulated and replayed: some ten seconds each")
+        return make_evaluator("traced", target.sku)
+    return open_evaluator(target)
+
+
 def _study(
     plan: StudyPlan,
-    target: Target,
+    evaluator: Evaluator,
     limits: tuple[int, str | None],
     folder: Path,
     *,
@@ -192,7 +212,11 @@ def _study(
     """Carry it out, write its files, show it.
 
     Args:
+        plan: What to try.
+        evaluator: Who answers.
         limits: trials, and the budget as it was written.
+        folder: For its files.
+        as_json: Whether to print it as JSON.
     """
     from fa4gen.cli.study_progress import shown
     from fa4gen.cli.study_tables import drawn
@@ -202,14 +226,15 @@ def _study(
 
     trials, budget = limits
     stop = Limits(trials=trials, budget_s=seconds(budget))
-    notices(target)
-    title = f"study {plan.kind.value} of {plan.problem} on {target.sku.name}"
-    with shown(title) as shown_on, open_evaluator(target) as evaluator:
+    title = f"study {plan.kind.value} of {plan.problem} on {evaluator.sku.name}"
+    with shown(title) as shown_on:
         listener = SweepWriter(folder, plan.problem, evaluator.policy, shown_on)
         result = carry_out(plan, evaluator, limits=stop, listener=listener)
     write_study(result, folder)
     drawn(result, folder)
     _show(result, folder, as_json=as_json)
+    for missing in getattr(evaluator, "not_modelled", ()):
+        say(f"not modelled: {missing}")
     _finish(result, folder)
 
 

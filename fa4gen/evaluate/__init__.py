@@ -49,11 +49,18 @@ def _replay(sku: Sku, policy: MeasurementPolicy, *, path: str | Path) -> Evaluat
     return evaluator
 
 
+def _traced(sku: Sku, policy: MeasurementPolicy, **options: Any) -> Evaluator:
+    from fa4gen.evaluate.traced import TraceEvaluator
+
+    return TraceEvaluator(sku, policy=policy, **options)
+
+
 EVALUATORS: dict[str, EvaluatorFactory] = {
     "gpu": _gpu,
     "model": _model,
     "proven": _proven,
     "replay": _replay,
+    "traced": _traced,
 }
 """Every way to evaluate by name."""
 

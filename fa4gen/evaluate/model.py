@@ -30,6 +30,7 @@ class ModelEvaluator:
     """
 
     source = Source.MODELLED
+    model_version = MODEL_VERSION
 
     def __init__(self, sku: Sku, policy: MeasurementPolicy | None = None) -> None:
         self.sku = sku
@@ -119,5 +120,5 @@ class ModelEvaluator:
             template_hash=self._template_hash,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             fa4gen=__version__,
-            model_version=MODEL_VERSION,
+            model_version=self.model_version,
         )

@@ -19,6 +19,9 @@ _SHORT = {
 }
 """For columns; a study of other knobs has their own names."""
 
+TRACE = "trace "
+"""What the versions of the trace-driven model begin with."""
+
 _ENDINGS = {
     Ending.EXHAUSTED: "every combination was tried",
     Ending.TRIALS: "as many as --trials allows; Optuna's multi-objective TPE chose them",
@@ -70,10 +73,13 @@ def source_sentence(result: StudyResult) -> str:
     if result.measure:
         errors = " Errors are computed in NumPy as the kernel computes, on one small head."
     if made.source is Source.MODELLED:
-        return (
-            f"Times are modelled for {made.sku} by the cycle model (version "
-            f"{made.model_version}); no kernel was run.{errors}"
-        )
+        by = f"by the cycle model (version {made.model_version}); no kernel was run"
+        if made.model_version.startswith(TRACE):
+            by = (
+                "by replaying what each compiled kernel executed in the emulator (version "
+                f"{made.model_version}); none ran on a GPU"
+            )
+        return f"Times are modelled for {made.sku} {by}.{errors}"
     if made.source is Source.MEASURED:
         return (
             f"Times are measured on {made.gpu_name or made.sku} ({made.policy}), paired with the "

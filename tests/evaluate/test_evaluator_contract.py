@@ -58,7 +58,7 @@ class TestReplay(EvaluatorContract):
 
 
 def test_every_evaluator_is_made_by_name():
-    assert set(EVALUATORS) == {"gpu", "model", "proven", "replay"}
+    assert set(EVALUATORS) == {"gpu", "model", "proven", "replay", "traced"}
     with pytest.raises(UnknownName, match="did you mean 'model'"):
         make_evaluator("modle", H200)
 

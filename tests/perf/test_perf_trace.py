@@ -11,28 +11,42 @@ from fa4gen.core.errors import EvaluationError, UnknownName
 from fa4gen.emulator.emulate import Options, emulate
 from fa4gen.emulator.machine import GridShape
 from fa4gen.hardware import load_arch
-from fa4gen.perf.trace import Replay, Tape, TileTiming, Timing, hand_out, load_timing, replay
+from fa4gen.perf.trace import (
+    NOT_MODELLED,
+    ClusterSteps,
+    Replay,
+    Tape,
+    TileTapes,
+    TileTiming,
+    Timing,
+    Walk,
+    hand_out,
+    left_out,
+    load_timing,
+    replay,
+    steps_of,
+)
 from fa4gen.perf.trace.tape import Recorder
 
 HEAD = ".version 8.8\n.target sm_100a\n.address_size 64\n"
 REGISTERS = ".reg .b32 %r<99>; .reg .f32 %f<99>; .reg .b64 %rd<9>; .reg .pred %p<9>;\n"
 TIMING = replace(
-    load_timing(load_arch("sm100")), issue_slots=1.0, window=64, wake=20.0, arrive=10.0
+    load_timing(load_arch("sm100")), issue_slots=1.0, stall=1.0, window=64, wake=20.0, arrive=10.0
 )
 
 
-def tape_of(body: str, warps: int = 1) -> Tape:
+def steps(body: str, warps: int = 1) -> ClusterSteps:
     text = f"{HEAD}.visible .entry k() {{\n{REGISTERS}{body}\nret;\n}}"
     recorder = Recorder()
     shape = GridShape((1, 1, 1), (32 * warps, 1, 1))
     found = emulate(text, shape, [], [], Options(observer=recorder.observer()))
     assert found.findings == ()
     ((tapes, counts),) = recorder.tapes
-    return Tape(found.program, shape, tapes, counts)
+    return steps_of(Tape(found.program, shape, tapes, counts))
 
 
 def cycles(body: str, warps: int = 1, timing: Timing = TIMING) -> float:
-    return replay(tape_of(body, warps), timing).cycles
+    return replay(steps(body, warps), timing).cycles
 
 
 def exponentials(count: int, first: int = 1) -> str:
@@ -50,7 +64,7 @@ def test_independent_exponentials_take_the_pipe_s_time() -> None:
 
 
 def test_sm103_has_twice_the_exponentials() -> None:
-    fast = replace(load_timing(load_arch("sm103")), issue_slots=1.0, window=64)
+    fast = replace(load_timing(load_arch("sm103")), issue_slots=1.0, stall=1.0, window=64)
     assert cycles(exponentials(40), timing=fast) - cycles(
         exponentials(20), timing=fast
     ) == pytest.approx(20 * 4)
@@ -63,10 +77,28 @@ def test_a_chain_takes_the_latency() -> None:
 
 def test_warps_of_one_sub_core_share_its_pipes() -> None:
     body = exponentials(30)
-    alone, four, five = (replay(tape_of(body, warps), TIMING) for warps in (1, 4, 5))
+    alone, four, five = (replay(steps(body, warps), TIMING) for warps in (1, 4, 5))
     assert four.cycles == pytest.approx(alone.cycles, abs=4)
     assert five.cycles - alone.cycles == pytest.approx(30 * 8, abs=12)
     assert five.busy["mufu"] == pytest.approx(30 * 8 * 5 / 4)
+
+
+def test_a_warp_keeps_the_compiler_s_distance_and_others_go_between() -> None:
+    def body(count: int) -> str:
+        return "\n".join(f"add.f32 %f{i}, 0f3F000000, 0f3F000000;" for i in range(1, count))
+
+    apart = replace(TIMING, stall=3.0)
+    alone, more = (cycles(body(count), timing=apart) for count in (20, 40))
+    assert more - alone == pytest.approx(20 * 3)
+    # Warps 0 and 4 share a sub-core: the second fits between.
+    assert cycles(body(40), 5, apart) == pytest.approx(more, abs=4)
+
+
+def test_of_two_warps_one_is_served_first() -> None:
+    found = replay(steps(exponentials(30), 5), TIMING)
+    first, last = sorted((found.ends[0, 0], found.ends[0, 4]))
+    assert first == pytest.approx(30 * 8, abs=40)
+    assert last == pytest.approx(60 * 8, abs=40)
 
 
 def test_the_compiler_s_window_hides_latency() -> None:
@@ -94,7 +126,7 @@ LATE: bar.sync 1, 64; {after}
 
 def test_a_barrier_is_over_when_the_last_has_come() -> None:
     body = SYNC.format(work=exponentials(30), after="")
-    found = replay(tape_of(body, 2), TIMING)
+    found = replay(steps(body, 2), TIMING)
     first, second = found.ends[0, 0], found.ends[0, 1]
     assert min(first, second) > 30
     assert first == pytest.approx(second, abs=8)
@@ -115,17 +147,29 @@ END:
 
 def test_a_phase_of_an_mbarrier_wakes_who_waits() -> None:
     quick, slow = (
-        replay(tape_of(MBARRIER.format(work=exponentials(count)), 2), TIMING) for count in (10, 40)
+        replay(steps(MBARRIER.format(work=exponentials(count)), 2), TIMING) for count in (10, 40)
     )
     # The arrival is behind the exponentials in order of issue, not of completion.
     assert slow.ends[0, 1] - quick.ends[0, 1] == pytest.approx(30 * 8, abs=30)
 
 
 def test_a_tape_that_is_cut_off() -> None:
-    whole = tape_of(SYNC.format(work="", after=""), 2)
+    whole = steps(SYNC.format(work="", after=""), 2)
     cut = replace(whole, contributions=tuple(count + 1 for count in whole.contributions))
     with pytest.raises(EvaluationError, match=r"2 warps wait .* at bar\.sync"):
         replay(cut, TIMING)
+
+
+def test_what_has_no_timing_is_named() -> None:
+    found = steps("nanosleep.u32 10;\nnanosleep.u32 10;\n" + exponentials(3))
+    assert found.untimed == {"nanosleep.u32": 2}
+    walk = Walk(found, 1, 1)
+    first, *rest = left_out(TileTapes(walk, walk, None))
+    assert first == "nanosleep.u32: no timing, taken for one issue slot (2 executed)"
+    assert tuple(rest) == NOT_MODELLED
+    counted = TileTapes(walk, walk, None, "instruction counts: SASS (2 loops)", 2.1)
+    outside = "what ptxas made of code outside these loops"
+    assert left_out(counted)[1] == f"{outside} (instruction counts: SASS (2 loops))"
 
 
 def test_every_number_has_a_source() -> None:
@@ -151,6 +195,6 @@ def test_tiles_are_handed_out(lengths: Sequence[int], places: int, expected: flo
 
 
 def test_a_replay_says_what_was_busy() -> None:
-    found: Replay = replay(tape_of(exponentials(12) + chain("mul.f32", 8)), TIMING)
+    found: Replay = replay(steps(exponentials(12) + chain("mul.f32", 8)), TIMING)
     assert found.busy["mufu"] == pytest.approx(12 * 8 / 4)
     assert found.busy["fma"] == pytest.approx(8 / 4)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -15,27 +15,49 @@ from fa4gen.evaluate.traced import predict_by_trace
 from fa4gen.hardware import load_sku
 from fa4gen.space import space_for
 
-BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "blackwell_model.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(BENCHMARKS))
+    return importlib.import_module("blackwell_model")
 
 
 @pytest.mark.slow
-def test_published_times_of_flash_attention_4() -> None:
-    """docs/trace-model.md has the table, and says how the constants were chosen."""
-    spec = importlib.util.spec_from_file_location("blackwell_model", BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    points = list(module.points())
-    assert len(points) == 20
-    errors = [abs(point.error) for point in points]
-    assert statistics.median(errors) <= 0.12
-    assert max(errors) <= 0.25
-    times = {(point.sku, point.causal, point.seqlen): point.predicted for point in points}
+def test_published_times_of_flash_attention_4(benchmark: ModuleType) -> None:
+    """docs/trace-model.md has the table, and says which of it was fitted."""
+    points = list(benchmark.points())
+    assert len(points) == 26
+    assert statistics.median(abs(row.error) for row in points) <= 0.12
+    # head_dim 64 is the known weak spot: 19 and 26 % too slow.
+    wide = [abs(row.error) for row in points if row.point.problem.head_dim >= 128]
+    assert len(wide) == 24
+    assert max(wide) <= 0.25
+    assert max(abs(row.error) for row in points) <= 0.30
+    llama = [row for row in points if row.point.series == "llama"]
+    times = {
+        (row.point.sku, row.point.problem.causal, row.point.problem.seqlen_q): row.tflops
+        for row in llama
+    }
     for (sku, causal, seqlen), tflops in times.items():
         assert sku == "gb300" or tflops < times["gb300", causal, seqlen]
         assert not causal or tflops < times[sku, False, seqlen]
+
+
+@pytest.mark.slow
+def test_what_was_published_to_gain_gains(benchmark: ModuleType) -> None:
+    """Each number is how many times as long a launch takes without; the docs have the sizes."""
+    left_out, put_in, ours, theirs, rescaled, *orders = benchmark.ablations()
+    assert (left_out.sku, put_in.sku) == ("b200", "b300")
+    assert left_out.gain > 1.0
+    assert put_in.gain > 1.02
+    assert ours.gain > 0.99  # a tie
+    assert theirs.gain > 1.0
+    assert rescaled.gain > 1.01
+    assert len(orders) == 4
+    assert all(1.01 < each.gain < 1.08 for each in orders)
 
 
 @pytest.mark.slow
@@ -48,5 +70,6 @@ def test_a_kernel_of_ours(sku: str, block: tuple[int, int]) -> None:
     found = predict_by_trace(problem, config, machine)
     assert block[0] <= found.tile.block <= block[1]
     assert found.tile.next <= found.tile.first
-    assert found.prediction.bound_by == "tensor"
+    # On Hopper the fitted rate of copies makes them as busy as the tensor core.
+    assert found.prediction.bound_by in ({"tensor", "copy"} if sku == "h200" else {"tensor"})
     assert found.executed > 10_000

@@ -4,7 +4,16 @@
 replays that with a :class:`Timing`; :func:`predict_traced` extends it over the grid.
 """
 
-from fa4gen.perf.trace.predict import NOT_MODELLED, hand_out, predict_traced
+from fa4gen.perf.trace.dataflow import ClusterSteps, steps_of
+from fa4gen.perf.trace.machine_code import MachineCode
+from fa4gen.perf.trace.predict import (
+    NOT_MODELLED,
+    TRACE_VERSION,
+    hand_out,
+    left_out,
+    predict_traced,
+)
+from fa4gen.perf.trace.refine import machine_code_of
 from fa4gen.perf.trace.replay import Replay, replay
 from fa4gen.perf.trace.tape import Job, Tape, WarpTape, record
 from fa4gen.perf.trace.tile import (
@@ -19,7 +28,10 @@ from fa4gen.perf.trace.timing import Timing, load_timing
 
 __all__ = [
     "NOT_MODELLED",
+    "TRACE_VERSION",
+    "ClusterSteps",
     "Job",
+    "MachineCode",
     "Record",
     "Replay",
     "Tape",
@@ -29,10 +41,13 @@ __all__ = [
     "Walk",
     "WarpTape",
     "hand_out",
+    "left_out",
     "load_timing",
+    "machine_code_of",
     "predict_traced",
     "record",
     "replay",
+    "steps_of",
     "time_tile",
     "trace_tiles",
 ]

@@ -1,4 +1,4 @@
-"""From the tape of a warp to what the SM has to issue, and what each step waits for.
+"""From the tape of a kernel to what the SM has to issue, and what each step waits for.
 
 ptxas has moved instructions within straight-line code before the SM sees them, so the order of the
 PTX is kept only where it has to be: at branches and waits, and among instructions that others can
@@ -7,39 +7,33 @@ see. In between an instruction needs its operands, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fa4gen.emulator.decode import Program
-from fa4gen.emulator.registry import OpcodeSpec, Pipe
-from fa4gen.perf.trace.tape import Job, WarpTape
-from fa4gen.ptx.ir import Immediate, Instruction, Register, Sink, Vector
-
-LANES, REGISTER_BYTES = 32, 4
-PAIR = 2
-"""Elements of a lane that a two-wide instruction works on."""
+from fa4gen.perf.trace.folding import LANES
+from fa4gen.perf.trace.kinds import Kind, kinds_of, operand_bytes, reads_a_from_smem
+from fa4gen.perf.trace.machine_code import MachineCode
+from fa4gen.perf.trace.tape import Job, Tape, WarpTape
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What all executions of one instruction have in common."""
+class Begun:
+    """A copy, an MMA or a commit that a step starts."""
 
     opcode: str
-    pipe: str
-    """Name of a pipe of :class:`~fa4gen.perf.trace.timing.Timing`."""
-    quantity: float
-    """What the pipe's rate is about: lanes, or bytes."""
-    ordered: bool
-    """Whether others can see it, so that it keeps its place among such."""
-    closes: bool
-    """Whether nothing behind it begins before it is over."""
-    folded: bool
-    """Whether the machine code has nothing for it."""
-    literal: int
-    """Its first literal operand, or 0: how many groups a wait leaves outstanding."""
+    size: tuple[int, ...]
+    """``(m, n, k)`` of an MMA, ``(bytes,)`` of a copy, else empty."""
+    signals: tuple[int, ...]
+    """Phases that hear of its completion."""
+    a_in_smem: bool = True
+    """Of an MMA: whether A comes from shared memory, as B does."""
+    operand_bytes: float = 2.0
+    """Of an MMA: of one element of A or B."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One instruction that a warp has executed."""
 
@@ -48,7 +42,7 @@ class Step:
     """Steps of the same warp whose results it reads."""
     waits: tuple[int, ...] = ()
     signals: tuple[int, ...] = ()
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Begun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +54,40 @@ class WarpSteps:
     steps: tuple[Step, ...]
 
 
-def kinds_of(program: Program) -> tuple[Kind, ...]:
-    """The kind of each instruction of a kernel."""
-    alone = _only_addresses_of_tensor_memory(program)
-    rows = zip(program.entry.instructions, program.specs, strict=True)
-    return tuple(_kind(inst, spec, inst.index in alone) for inst, spec in rows)
+@dataclass(frozen=True, slots=True)
+class ClusterSteps:
+    """A tape made ready for replays: plain values, which can be stored."""
+
+    warps: tuple[WarpSteps, ...]
+    contributions: tuple[int, ...]
+    """How many signals complete each phase."""
+    executed: int
+    """Warp instructions of the tape."""
+    untimed: Mapping[str, int] = field(default_factory=dict)
+    """Opcodes that the model has no timing for, and how many of them were executed."""
+
+    @property
+    def num_ctas(self) -> int:
+        """CTAs of the cluster."""
+        return 1 + max(warp.cta for warp in self.warps)
 
 
-def steps_of(tape: WarpTape, program: Program, kinds: tuple[Kind, ...]) -> WarpSteps:
+def steps_of(tape: Tape, code: MachineCode | None = None) -> ClusterSteps:
+    """The steps of a tape.
+
+    Args:
+        tape: What was recorded.
+        code: What ptxas made of the kernel, where that is known.
+    """
+    kinds = kinds_of(tape.program, code)
+    warps = tuple(_steps_of_warp(warp, tape.program, kinds) for warp in tape.warps)
+    untimed: Counter[str] = Counter()
+    for warp in tape.warps:
+        untimed.update(kinds[at].opcode for at in warp.code if not kinds[at].timed)
+    return ClusterSteps(warps, tape.contributions, tape.executed, dict(untimed))
+
+
+def _steps_of_warp(tape: WarpTape, program: Program, kinds: tuple[Kind, ...]) -> WarpSteps:
     """The steps of a warp; what is folded hands its operands on."""
     makers: dict[int, tuple[int, ...]] = {}
     steps: list[Step] = []
@@ -84,7 +104,7 @@ def steps_of(tape: WarpTape, program: Program, kinds: tuple[Kind, ...]) -> WarpS
                     operands,
                     tuple(tape.waits.get(position, ())),
                     tuple(tape.signals.get(position, ())),
-                    _distinct(tape.jobs.get(position, [])),
+                    _begun(tape.jobs.get(position, [])),
                 )
             )
         for slot in program.writes[code]:
@@ -94,101 +114,18 @@ def steps_of(tape: WarpTape, program: Program, kinds: tuple[Kind, ...]) -> WarpS
     return WarpSteps(tape.cta, tape.index, tuple(steps))
 
 
-def _distinct(jobs: list[Job]) -> tuple[Job, ...]:
+def _begun(jobs: list[Job]) -> tuple[Begun, ...]:
     """Copies that all lanes of a warp ask for are one instruction of the uniform datapath."""
     if len(jobs) == LANES and len({(job.opcode, job.size) for job in jobs}) == 1:
         signals = [phase for job in jobs for phase in job.signals]
-        return (Job(jobs[0].instruction, jobs[0].size, signals),)
-    return tuple(jobs)
-
-
-def _kind(inst: Instruction, spec: OpcodeSpec, addresses: bool) -> Kind:
-    pipe, quantity = _work(inst, spec)
-    closes = pipe == "wait" or inst.opcode.startswith(("bra", "brx", "ret", "exit"))
-    return Kind(
-        opcode=inst.opcode,
-        pipe=pipe,
-        quantity=quantity,
-        ordered=spec.pipe in _VISIBLE or closes,
-        closes=closes,
-        folded=addresses or spec.pipe is Pipe.NONE or is_renaming(inst, spec),
-        literal=next((o.value for o in inst.operands if isinstance(o, Immediate)), 0),
+        jobs = [Job(jobs[0].instruction, jobs[0].size, signals)]
+    return tuple(
+        Begun(
+            job.opcode,
+            job.size,
+            tuple(job.signals),
+            reads_a_from_smem(job.instruction),
+            operand_bytes(job.opcode),
+        )
+        for job in jobs
     )
-
-
-_VISIBLE = frozenset({Pipe.LSU, Pipe.TMA, Pipe.TENSOR, Pipe.TMEM, Pipe.BARRIER})
-_WAITS = (
-    "mbarrier.try_wait",
-    "mbarrier.test_wait",
-    "bar.sync",
-    "barrier.sync",
-    "bar.cta.sync",
-    "barrier.cta.sync",
-    "bar.red",
-    "barrier.cluster.wait",
-    "wgmma.wait_group",
-    "tcgen05.wait",
-    "cp.async.bulk.wait_group",
-    "cp.async.wait",
-)
-_PIPES = {
-    Pipe.ALU: "alu",
-    Pipe.FMA: "fma",
-    Pipe.MUFU: "mufu",
-    Pipe.CONVERT: "convert",
-    Pipe.SHUFFLE: "shuffle",
-    Pipe.LSU: "lsu",
-    Pipe.TMEM: "tmem",
-}
-
-
-def _work(inst: Instruction, spec: OpcodeSpec) -> tuple[str, float]:
-    """The pipe, and how much of what its rate is about one warp asks of it."""
-    if inst.opcode.startswith(_WAITS):
-        return "wait", 0.0
-    pipe = _PIPES.get(spec.pipe, "control")
-    if pipe in {"tmem", "lsu"}:
-        return pipe, float(registers_moved(inst) * LANES * REGISTER_BYTES)
-    return pipe, float(LANES * (PAIR if pipe == "fma" and "f32x2" in inst.parts else 1))
-
-
-def registers_moved(inst: Instruction) -> int:
-    """32-bit registers of each lane that a load or store moves."""
-    total = 0.0
-    for operand in inst.operands:
-        items = operand.items if isinstance(operand, Vector) else (operand,)
-        for item in items:
-            if isinstance(item, Register):
-                total += _WORDS.get(item.type, 0.0)
-    return max(1, round(total))
-
-
-_WORDS = {"b16": 0.5, "b32": 1.0, "b64": 2.0, "b128": 4.0}
-
-
-def is_renaming(inst: Instruction, spec: OpcodeSpec) -> bool:
-    """A ``mov`` between registers: also of two 32-bit ones to a pair and back."""
-    if spec.mnemonic != "mov" or inst.guard is not None:
-        return False
-    return all(
-        isinstance(item, Sink) or (isinstance(item, Register) and item.type not in {"b8", "b16"})
-        for operand in inst.operands
-        for item in (operand.items if isinstance(operand, Vector) else (operand,))
-    )
-
-
-def _only_addresses_of_tensor_memory(program: Program) -> frozenset[int]:
-    """Sums with a constant that only ``tcgen05.ld`` and ``.st`` use: those have an offset."""
-    users: dict[int, set[bool]] = {}
-    for index, spec in enumerate(program.specs):
-        for slot in program.reads[index]:
-            users.setdefault(slot, set()).add(spec.mnemonic in {"tcgen05.ld", "tcgen05.st"})
-    return frozenset(_sums(program, users))
-
-
-def _sums(program: Program, users: dict[int, set[bool]]) -> Iterator[int]:
-    for inst, spec in zip(program.entry.instructions, program.specs, strict=True):
-        target = inst.operands[0] if inst.operands else None
-        is_sum = spec.mnemonic == "add" and spec.pipe is Pipe.ALU and inst.guard is None
-        if is_sum and isinstance(target, Register) and users.get(target.slot) == {True}:
-            yield inst.index

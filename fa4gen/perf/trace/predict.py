@@ -16,16 +16,32 @@ from fa4gen.perf.predict import (
     clock_under_load,
     dram_bytes,
 )
-from fa4gen.perf.trace.tile import TileTiming
+from fa4gen.perf.trace.tile import TileTapes, TileTiming
 from fa4gen.perf.work import Work, count_work
+
+TRACE_VERSION = "2"
+"""Stored with every number of this model; raise it with any change of a prediction."""
 
 NOT_MODELLED = (
     "hits and misses of the L2 (a load takes as long as one that hits)",
     "conflicts of shared-memory banks and of register banks",
     "misses of the instruction cache",
-    "the machine code: ptxas may fuse, move or add instructions",
+    "the order in which ptxas put the machine's instructions",
 )
-"""What a replay leaves out."""
+"""What every replay leaves out."""
+
+
+def left_out(tapes: TileTapes) -> tuple[str, ...]:
+    """What the replay of a kernel leaves out: opcodes without a timing, then what all leave out."""
+    rows = sorted(tapes.untimed.items(), key=lambda row: (-row[1], row[0]))
+    untimed = [
+        f"{opcode}: no timing, taken for one issue slot ({count} executed)"
+        for opcode, count in rows
+    ]
+    counts = [tapes.counts] if tapes.counts else []
+    if tapes.stall:
+        counts = [f"what ptxas made of code outside these loops ({tapes.counts})"]
+    return (*untimed, *counts, *NOT_MODELLED)
 
 
 def predict_traced(

@@ -12,11 +12,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from fa4gen.core.errors import EvaluationError
-from fa4gen.perf.trace.dataflow import Step, kinds_of, steps_of
+from fa4gen.perf.trace.dataflow import Begun, ClusterSteps, Step
 from fa4gen.perf.trace.sm import Sm, SubCore, WarpState
-from fa4gen.perf.trace.tape import Job, Tape
 from fa4gen.perf.trace.timing import SUBCORES, Timing
-from fa4gen.ptx.ir import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +35,25 @@ class Replay:
     ends: dict[tuple[int, int], float]
 
 
-def replay(tape: Tape, timing: Timing) -> Replay:
-    """Times of a tape on one SM for each of its CTAs.
+def replay(steps: ClusterSteps, timing: Timing) -> Replay:
+    """Times of a tape's steps on one SM for each of its CTAs.
 
     Raises:
         EvaluationError: a warp waits for what never happens: the tape is cut off.
     """
-    return _Machine(tape, timing).run()
+    return _Machine(steps, timing).run()
 
 
 class _Machine:
-    def __init__(self, tape: Tape, timing: Timing) -> None:
+    def __init__(self, steps: ClusterSteps, timing: Timing) -> None:
         self.timing = timing
-        kinds = kinds_of(tape.program)
-        self.sms = [Sm() for _ in range(tape.num_ctas)]
+        self.sms = [Sm() for _ in range(steps.num_ctas)]
         self.subcores = [[SubCore(sm, i) for i in range(SUBCORES)] for sm in self.sms]
         self.warps: list[WarpState] = []
-        for each in tape.warps:
+        for each in steps.warps:
             subcore = self.subcores[each.cta][each.index % SUBCORES]
-            steps = steps_of(each, tape.program, kinds)
-            self.warps.append(WarpState(steps, subcore, timing.window))
-        self.left = list(tape.contributions)
+            self.warps.append(WarpState(each, subcore, timing.window))
+        self.left = list(steps.contributions)
         self.complete = [0.0] * len(self.left)
         self.waiting: dict[int, list[WarpState]] = defaultdict(list)
         self.queue: list[tuple[float, int, int, SubCore]] = []
@@ -71,13 +67,13 @@ class _Machine:
             at, _, version, subcore = heapq.heappop(self.queue)
             if version != subcore.version:
                 continue
-            time, pipe = subcore.best()
-            if pipe is None:
+            time, steps = subcore.best()
+            if steps is None:
                 continue
             if time > at:
                 self._push(subcore, time)
                 continue
-            warp, position = pipe.take()
+            warp, position = steps.warp, steps.take()
             self._issue(subcore, warp, position, time)
             self._advance(warp)
         return self._result()
@@ -108,8 +104,8 @@ class _Machine:
         warp.admit()
         if warp.closing == warp.head and warp.here != warp.head:
             self._come(warp)
-        time, pipe = warp.subcore.best()
-        if pipe is not None:
+        time, steps = warp.subcore.best()
+        if steps is not None:
             self._push(warp.subcore, time)
 
     def _come(self, warp: WarpState) -> None:
@@ -146,12 +142,13 @@ class _Machine:
     def _issue(self, subcore: SubCore, warp: WarpState, position: int, time: float) -> None:
         step = warp.steps[position]
         kind, timing = step.kind, self.timing
-        slots = timing.issue_slots
-        subcore.issue = time + slots
+        slots = timing.issue_slots * kind.slots
+        subcore.issue, subcore.last = time + slots, warp
+        warp.again = time + max(slots, timing.stall * kind.slots)
         subcore.sm.busy["issue"] += slots / SUBCORES
         if subcore.sm.tensor[subcore.number] > time:
             # Work that is queued keeps its times; what is stolen from it, the next has to bear.
-            subcore.sm.tensor[subcore.number] += timing.steal
+            subcore.sm.tensor[subcore.number] += timing.steal * kind.slots
         if kind.closes:
             warp.waited += max(0.0, time - warp.came)
             warp.finish[position] = warp.opens = time + timing.latency(kind.pipe)
@@ -175,10 +172,9 @@ class _Machine:
         kind, timing = step.kind, self.timing
         cycles = timing.occupancy(kind.pipe, kind.quantity)
         if kind.pipe == "lsu":
-            start = max(time, subcore.sm.shared)
-            subcore.sm.shared = start + cycles
-            subcore.sm.busy["smem"] += cycles
-            return start + cycles + timing.latency(kind.pipe)
+            return self._access(subcore.sm, time, cycles)
+        if kind.pipe == "global":
+            return time + timing.load
         subcore.pipes[kind.pipe].free = time + cycles
         subcore.sm.busy[kind.pipe] += cycles / SUBCORES
         over = time + cycles + timing.latency(kind.pipe)
@@ -197,7 +193,7 @@ class _Machine:
                 self._wait(warp)
                 self._push(warp.subcore, warp.subcore.best()[0])
 
-    def _start(self, subcore: SubCore, warp: WarpState, job: Job, time: float) -> None:
+    def _start(self, subcore: SubCore, warp: WarpState, job: Begun, time: float) -> None:
         """Put a copy or an MMA into its queue."""
         opcode, timing = job.opcode, self.timing
         if opcode.startswith("tcgen05.mma"):
@@ -218,46 +214,83 @@ class _Machine:
         for phase in job.signals:
             self._signal(phase, over)
 
-    def _multiply_pair(self, subcore: SubCore, job: Job, time: float) -> float:
+    def _access(self, sm: Sm, time: float, cycles: float) -> float:
+        """A load or store of shared memory by a warp; when its result is there."""
+        start = max(time, sm.shared)
+        sm.shared = start + cycles
+        sm.busy["smem"] += cycles
+        for number, operands in enumerate(sm.operands):
+            sm.tensor[number] += operands.excess(start, start + cycles, 1.0)
+        return start + cycles + self.timing.latency("lsu")
+
+    def _multiply_pair(self, subcore: SubCore, job: Begun, time: float) -> float:
         """``tcgen05.mma``: the whole tensor core, of both SMs where there are two CTAs to it."""
         m, n, k = job.size
         paired = "cta_group::2" in job.opcode
         ctas = 2 if paired else 1
         sms = self.sms if paired else [subcore.sm]
-        cycles = m * n * k / ctas / self.timing.macs_per_clk
+        cycles = m * n * k / ctas / self._macs_per_clk(job)
         # A and B come from shared memory, unless A is in tensor memory; a pair halves B.
-        operand_bytes = 2.0 * k * (n / ctas + (0 if _a_in_tmem(job) else m / ctas))
-        cycles = max(cycles, operand_bytes / self.timing.smem_bytes_per_clk)
+        values = k * (n / ctas + (m / ctas if job.a_in_smem else 0))
+        reading = values * job.operand_bytes / self.timing.smem_bytes_per_clk
         start = max(time + self.timing.mma_start, *(sm.tensor[0] for sm in sms))
+        cycles = max(self._with_operands(sm, 0, (start, cycles, reading)) for sm in sms)
         for sm in sms:
+            sm.operands[0].forget(time)
+            sm.operands[0].take(start, start + cycles, reading / cycles)
             sm.tensor[0] = start + cycles
             sm.busy["tensor"] += cycles
-            sm.busy["mma smem"] += operand_bytes / self.timing.smem_bytes_per_clk
+            sm.busy["mma smem"] += reading
         return start + cycles + self.timing.mma_latency
 
-    def _multiply_part(self, subcore: SubCore, job: Job, time: float) -> float:
+    def _multiply_part(self, subcore: SubCore, job: Begun, time: float) -> float:
         """One warp's 16 rows of a ``wgmma``, on the tensor core of its sub-core."""
         m, n, k = job.size
-        cycles = m * n * k * SUBCORES / self.timing.macs_per_clk
-        start = max(time + self.timing.mma_start, subcore.sm.tensor[subcore.number])
-        subcore.sm.tensor[subcore.number] = start + cycles
-        subcore.sm.busy["tensor"] += cycles / SUBCORES
+        sm, number = subcore.sm, subcore.number
+        cycles = m * n * k * SUBCORES / self._macs_per_clk(job)
+        # The four warps of a warpgroup share one reading of B; each has its own rows of A.
+        values = k * (n + (m * SUBCORES if job.a_in_smem else 0))
+        reading = values * job.operand_bytes / self.timing.smem_bytes_per_clk
+        start = max(time + self.timing.mma_start, sm.tensor[number])
+        cycles = self._with_operands(sm, number, (start, cycles, reading))
+        sm.operands[number].forget(time)
+        sm.operands[number].take(start, start + cycles, reading / cycles)
+        sm.tensor[number] = start + cycles
+        sm.busy["tensor"] += cycles / SUBCORES
+        sm.busy["mma smem"] += reading / SUBCORES
         return start + cycles + self.timing.mma_latency
 
-    def _copy(self, subcore: SubCore, job: Job, time: float) -> float:
-        cycles = job.size[0] / self.timing.copy_bytes_per_clk
-        start = max(time, subcore.sm.copies)
-        subcore.sm.copies = start + cycles
-        subcore.sm.busy["copy"] += cycles
+    def _macs_per_clk(self, job: Begun) -> float:
+        """Half as wide, twice as many."""
+        return self.timing.macs_per_clk * 2.0 / (job.operand_bytes or 2.0)
+
+    def _with_operands(self, sm: Sm, number: int, asked: tuple[float, float, float]) -> float:
+        """Cycles of an MMA that starts, multiplies and reads its operands as ``asked``."""
+        start, multiplying, reading = asked
+        cycles = max(multiplying, reading)
+        conflict = sm.copied.excess(start, start + cycles, reading / cycles)
+        return cycles + self.timing.port_share * conflict
+
+    def _copy(self, subcore: SubCore, job: Begun, time: float) -> float:
+        """Between L2 and shared memory, whose port it shares with the operands of MMAs."""
+        timing, sm = self.timing, subcore.sm
+        cycles = job.size[0] / timing.copy_bytes_per_clk
+        start = max(time, sm.copies)
         loads = bool(job.signals)
-        return start + cycles + (self.timing.load if loads else self.timing.store)
+        there = start + timing.load if loads else start
+        share = timing.copy_bytes_per_clk / timing.smem_bytes_per_clk
+        conflicts = [each.excess(there, there + cycles, share) for each in sm.operands]
+        for number, conflict in enumerate(conflicts):
+            sm.tensor[number] += timing.port_share * conflict
+        taken = cycles + (1.0 - timing.port_share) * max(conflicts)
+        sm.copied.forget(time)
+        sm.copied.take(there, there + taken, share * cycles / taken)
+        sm.copies = start + taken
+        sm.busy["copy"] += taken
+        return start + taken + (timing.load if loads else timing.store)
 
 
 def _outstanding(groups: list[float], pending: int) -> float:
     """When all but the ``pending`` latest groups are over."""
     finished = groups[: len(groups) - pending] if pending else groups
     return max(finished, default=0.0)
-
-
-def _a_in_tmem(job: Job) -> bool:
-    return isinstance(job.instruction.operands[1], Address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 
 from fa4gen.perf.trace.dataflow import WarpSteps
 from fa4gen.perf.trace.timing import SUBCORES
@@ -19,56 +19,114 @@ class Sm:
         self.copies = 0.0
         self.shared = 0.0
         self.busy: dict[str, float] = defaultdict(float)
+        self.operands = [Demand() for _ in range(SUBCORES)]
+        """What the tensor core of each sub-core takes of shared memory, as if all took alike."""
+        self.copied = Demand()
+        """What copies take of it."""
+
+
+class Demand:
+    """When how much of the bandwidth of shared memory is taken.
+
+    Its one port serves the operands of MMAs, copies, and loads and stores of warps alike. Where
+    they want more than there is together, the tensor core gets what the others leave.
+    """
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken: deque[tuple[float, float, float]] = deque()
+        """(from, to, share), oldest first."""
+
+    def take(self, start: float, end: float, share: float) -> None:
+        """Enter what somebody will take; ``start`` never goes back."""
+        self.taken.append((start, end, share))
+
+    def excess(self, start: float, end: float, share: float) -> float:
+        """Cycles by which the port falls behind if ``share`` is wanted of it as well."""
+        total = 0.0
+        for first, last, other in self.taken:
+            over = other + share - 1.0
+            if over > 0.0 and first < end and last > start:
+                total += over * (min(last, end) - max(first, start))
+        return total
+
+    def forget(self, before: float) -> None:
+        """What is over by then, nobody asks for any more."""
+        while self.taken and self.taken[0][1] <= before:
+            self.taken.popleft()
 
 
 class Pipe:
-    """A pipe of a sub-core, and the steps that want it."""
+    """A pipe of a sub-core."""
 
-    __slots__ = ("able", "free", "later")
+    __slots__ = ("free",)
 
     def __init__(self) -> None:
         self.free = 0.0
-        self.later: list[tuple[float, int, WarpState, int]] = []
-        """(when its operands are there, number, warp, position), a heap."""
-        self.able: list[tuple[int, WarpState, int]] = []
+
+
+class Queue:
+    """The steps of one warp that want one pipe."""
+
+    __slots__ = ("able", "later", "pipe", "warp")
+
+    def __init__(self, warp: WarpState, pipe: Pipe) -> None:
+        self.warp, self.pipe = warp, pipe
+        self.later: list[tuple[float, int, int]] = []
+        """(when its operands are there, number, position), a heap."""
+        self.able: list[tuple[int, int]] = []
         """Of those that could go at once, the oldest first: a heap."""
 
     def earliest(self, floor: float) -> float:
         """When one of its steps can go."""
-        floor = max(floor, self.free)
+        floor = max(floor, self.pipe.free, self.warp.again)
         while self.later and self.later[0][0] <= floor:
             heapq.heappush(self.able, heapq.heappop(self.later)[1:])
         if self.able:
             return floor
         return self.later[0][0] if self.later else NEVER
 
-    def take(self) -> tuple[WarpState, int]:
+    def take(self) -> int:
         """The step that :meth:`earliest` spoke of."""
-        return heapq.heappop(self.able)[1:] if self.able else heapq.heappop(self.later)[2:]
+        return heapq.heappop(self.able)[1] if self.able else heapq.heappop(self.later)[2]
 
 
 class SubCore:
-    """A sub-core: its issue port and its pipes."""
+    """A sub-core: its issue port and its pipes.
+
+    Of the warps that can issue, the one that issued last goes on, else the youngest.
+    Source: Huerta et al., Analyzing Modern NVIDIA GPU Cores, 2025: greedy, then youngest.
+    """
 
     def __init__(self, sm: Sm, number: int) -> None:
         self.sm, self.number = sm, number
         self.issue = 0.0
         self.pipes: dict[str, Pipe] = defaultdict(Pipe)
+        self.queues: list[Queue] = []
         self.version = self.serial = 0
+        self.last: WarpState | None = None
+        """The warp that issued last."""
 
     def offer(self, warp: WarpState, at: int, ready: float) -> None:
         """A step whose operands are there at ``ready``."""
         self.serial += 1
-        entry = ready, self.serial, warp, at
-        heapq.heappush(self.pipes[warp.steps[at].kind.pipe].later, entry)
+        name = warp.steps[at].kind.pipe
+        queue = warp.queues.get(name)
+        if queue is None:
+            queue = warp.queues[name] = Queue(warp, self.pipes[name])
+            self.queues.append(queue)
+            self.queues.sort(key=lambda each: -each.warp.index)
+        heapq.heappush(queue.later, (ready, self.serial, at))
 
-    def best(self) -> tuple[float, Pipe | None]:
-        """When the next step can go, and on which pipe."""
+    def best(self) -> tuple[float, Queue | None]:
+        """When the next step can go, and from which queue."""
         best, found = NEVER, None
-        for pipe in self.pipes.values():
-            time = pipe.earliest(self.issue)
-            if time < best:
-                best, found = time, pipe
+        for queue in self.queues:
+            if queue.able or queue.later:
+                time = queue.earliest(self.issue)
+                if time < best or (time == best and queue.warp is self.last):
+                    best, found = time, queue
         return best, found
 
 
@@ -86,6 +144,10 @@ class WarpState:
         """Steps that are in the window, or have been."""
         self.opens = 0.0
         """When the steps at hand may begin: after the branch or wait before them."""
+        self.again = 0.0
+        """When the warp may issue its next step, by the stall of the one before."""
+        self.queues: dict[str, Queue] = {}
+        """By pipe."""
         self.missing: dict[int, int] = {}
         """Of steps in the window: operands that are not issued."""
         self.users: dict[int, list[int]] = defaultdict(list)

@@ -30,9 +30,12 @@ FACTS = (
     "mma_latency",
     "load",
     "store",
+    "cta_start",
     "window",
     "issue_slots",
+    "stall",
     "steal",
+    "port_share",
 )
 
 
@@ -60,13 +63,21 @@ class Timing:
     load: float
     """Latency of a copy from L2."""
     store: float
+    cta_start: float
+    """From handing a CTA to an SM to its first instruction, besides what the kernel itself does."""
     window: int
     """Instructions among which the compiler is taken to have found the best order."""
     steal: float
     """By how much an instruction delays the tensor core of its sub-core, if that is at work: where
     accumulators are registers, both want the ports of the register file."""
+    port_share: float
+    """Where MMAs and copies want more of the port of shared memory than there is: what part of the
+    delay MMAs bear. Copies bear the rest, in which a ring of stages hides it."""
     issue_slots: float
-    """Issue slots of one instruction of PTX, on average; above 1 for what ptxas adds."""
+    """Cycles for which a machine instruction takes the issue port, on average; above 1 for
+    conflicts of register banks and what else keeps a scheduler from its next warp."""
+    stall: float
+    """Cycles from one instruction of a warp to its next, on average; other warps may go between."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def occupancy(self, pipe: str, quantity: float) -> float:
@@ -118,8 +129,11 @@ def load_timing(arch: Arch) -> Timing:
         mma_latency=value["mma_latency"],
         load=value["load"],
         store=value["store"],
+        cta_start=value["cta_start"],
         window=int(value["window"]),
         steal=float(value["steal"]),
+        port_share=float(value["port_share"]),
         issue_slots=float(value["issue_slots"]),
+        stall=float(value["stall"]),
         sources=facts.sources,
     )
