@@ -31,8 +31,11 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def run(self, task: str, name: str = "") -> Any:
+    def run(self, task: str, name: str = "", seconds: float = SECONDS) -> Any:
         """The result of a task of :func:`_perform`.
+
+        Args:
+            seconds: What it may take; twice as many if it is the first of a process.
 
         Raises:
             TaskError: it failed, or took too long.
@@ -43,12 +46,12 @@ class Session:
         pipe = self._pipe
         assert pipe is not None
         pipe.send((task, name))
-        if not pipe.poll(2 * SECONDS if fresh else SECONDS):
+        if not pipe.poll(2 * seconds if fresh else seconds):
             self._end()
             raise TaskError("took too long; its process was ended")
         try:
             good, value, lost = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             process = self._process
             process.join(SECONDS)
             self._end()
@@ -91,6 +94,17 @@ def serve(pipe: Connection) -> None:
             pipe.send((False, str(error), error.code not in _GENTLE))
 
 
+def _whole(path: str) -> Any:
+    """Launch a whole kernel; whatever goes wrong, the process is not to be used again."""
+    import hopper_driver
+    import hopper_whole_gpu
+
+    try:
+        return hopper_whole_gpu.carry_out(path)
+    except Exception as error:
+        raise hopper_driver.DriverError(f"{type(error).__name__}: {error}", -1) from error
+
+
 def _perform(gpu: Any, task: str, name: str) -> Any:
     import hopper_forms
     import hopper_maps
@@ -106,5 +120,7 @@ def _perform(gpu: Any, task: str, name: str) -> Any:
         return gpu.run(sweep.kernel()).outputs["d"]
     if task == "forms":
         return hopper_forms.run(gpu, name)
+    if task == "whole":
+        return _whole(name)
     case = next(each for each in hopper_maps.driver_cases() if each.name == name)
     return gpu.tensor_map(case.map, case)
