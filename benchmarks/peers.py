@@ -1,6 +1,6 @@
 """fa4gen's tuned kernels beside flash-attn-4, cuDNN and FlashAttention-2, in one process.
 
-    python benchmarks/peers.py --out peers.csv [--group grid|gqa|decode] [--workload FILE]
+    python benchmarks/peers.py --out peers.csv [--group GROUP] [--workload FILE]
     python benchmarks/plot_peers.py peers.csv peers.png
 
 In each cell all kernels are timed in interleaved rounds on the same rotating inputs, as CUDA
@@ -70,9 +70,13 @@ class Row:
 
 def group_of(problem: AttentionProblem) -> str:
     """Which mean a cell counts in."""
-    if problem.seqlen_q == 1:
+    if problem.seqlen_q < problem.seqlen_k:
         return "decode"
-    return "grid" if problem.qhead_per_kvhead == 1 else "gqa"
+    if problem.qhead_per_kvhead > 1:
+        return "gqa"
+    if problem.head_dim != problem.head_dim_v:
+        return "latent"
+    return "ragged" if problem.seqlen_q % 64 else "grid"
 
 
 def sdpa(backend: SDPBackend, causal: bool) -> Attention:
@@ -198,8 +202,12 @@ def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iter
 
 
 def columns(row: Row) -> dict[str, Any]:
-    """The row as CSV columns; the problem's fields one by one."""
-    own = {k: v for k, v in vars(row).items() if k != "problem"}
+    """The row as CSV columns, floats with six digits; the problem's fields one by one."""
+    own = {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for name, value in vars(row).items()
+        if name != "problem"
+    }
     return {"group": own.pop("group"), **row.problem.to_dict(), **own}
 
 
@@ -243,7 +251,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="CSV to write")
     parser.add_argument("--workload", default="peers", help="cells: a name or a TOML file")
-    parser.add_argument("--group", choices=("grid", "gqa", "decode"), help="only these cells")
+    parser.add_argument(
+        "--group", choices=("grid", "gqa", "latent", "ragged", "decode"), help="only these cells"
+    )
     options = parser.parse_args()
     problems = [
         problem

@@ -132,11 +132,23 @@ class _Request:
         asked = parse_problem(words.split())
         host = self._timed(lambda: compile_file(self.kernel, self.target))
         trial = Trial(asked)
-        found = emulate_attention(host, trial, policies=self.policies, options=self.options)
+        found = emulate_attention(
+            host,
+            trial,
+            policies=self.policies,
+            options=self.options,
+            num_splits=self._num_splits(),
+        )
         views = tuple(
             emulation.AccuracyView(a.name, a.max_error, a.allowed, a.ok) for a in found.accuracies
         )
         return found.report, views
+
+    def _num_splits(self) -> int:
+        """What the rendered file says; a kernel with splits takes workspace."""
+        text = self.kernel.read_text(encoding="utf-8")
+        stated = re.search(r"^NUM_SPLITS = (\d+)$", text, re.MULTILINE)
+        return int(stated[1]) if stated else 1
 
     def function(self, call: str) -> _Found:
         """Any host function, for what it does besides its numbers."""

@@ -8,9 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 from fa4gen.compile.artifact import FUNCTION_NAME, Artifact
+from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import CompileError, MissingDependency
+from fa4gen.core.workspace import workspace_shapes
 
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def launchable(function: Callable[..., Any], config: KernelConfig) -> Callable[..., Any]:
+    """A loaded forward kernel, called with ``(q, k, v, out, lse, softmax_scale, num_sms)``.
+
+    Where the kernel takes workspace, every call allocates it beside ``lse`` (torch's allocator
+    gives the same memory again, also while a CUDA graph is captured).
+    """
+    if workspace_shapes(config, (), 0) is None:
+        return function
+
+    def launch(q: Any, k: Any, v: Any, out: Any, lse: Any, *rest: Any) -> None:
+        shapes = workspace_shapes(config, tuple(lse.shape), out.shape[-1])
+        function(q, k, v, out, lse, *map(lse.new_empty, shapes or ()), *rest)
+
+    return launch
 
 
 def load(artifact: Artifact) -> Callable[..., Any]:

@@ -99,7 +99,7 @@ class KernelConfig:
     """Which columns of a row the polynomial takes; no effect at fraction 0."""
     exp2_poly_degree: int = _knob(3, 1, 5)
     """Degree of the polynomial; no effect at fraction 0."""
-    rescale_threshold_log2: float = _knob(0.0, 0.0, 8.0, 1.0)
+    rescale_threshold_log2: float = _knob(0.0, 0.0, 64.0, 1.0)
     """Growth of the row maximum, in log2 units, below which O is not rescaled; 0 is always."""
     pack_gqa: bool = _knob(False)
     """Put the query heads of one KV head side by side in the rows of a tile."""
@@ -135,6 +135,12 @@ class KernelConfig:
     """Registers per thread of the correction warpgroup, set by ``setmaxnreg`` (Blackwell)."""
     regs_other: int = _later(40, 24, 256, 8)
     """Registers per thread of the load, MMA and store warps, set by ``setmaxnreg`` (Blackwell)."""
+    q_prefetch: bool = _later(False)
+    """Load Q of a CTA's next tile while it works on this one (Hopper)."""
+    lazy_row_max: bool = _later(False)
+    """Test whether any row outgrew the threshold, and find the rows' maxima only then (Hopper)."""
+    num_splits: int = _later(1, 1, 32)
+    """CTAs that share the keys of a query tile; a second kernel combines their results (Hopper)."""
 
     def __post_init__(self) -> None:
         for name in KNOB_NAMES:

@@ -13,8 +13,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.workspace import workspace_shapes
 from fa4gen.emulator.emulate import Options
 from fa4gen.emulator.launch import CompiledHost
 from fa4gen.emulator.session import POLICIES, Report, run
@@ -85,12 +87,14 @@ def emulate_attention(
     policies: Sequence[str] = POLICIES,
     exp2_error: float = 0.0,
     options: Options | None = None,
+    num_splits: int = 1,
 ) -> AttentionReport:
     """Emulate a forward kernel of fa4gen on random inputs and compare it with float64.
 
     Args:
         host: A compiled kernel of fa4gen's signature
-            ``(q, k, v, out, lse, softmax_scale, num_sms)``.
+            ``(q, k, v, out, lse, [workspace,] softmax_scale, num_sms)``.
+        num_splits: The kernel's; above 1 it takes workspace.
         exp2_error: Relative error of the kernel's exp2 that is allowed for.
 
     Raises:
@@ -101,10 +105,16 @@ def emulate_attention(
     q, k, v = make_inputs(problem, trial.distribution, trial.seed)
     out, lse = poisoned_outputs(problem)
     scale = float(problem.head_dim) ** -0.5
-    arguments = (q, k, v, out, lse, scale, trial.num_sms)
+    arguments = (q, k, v, out, lse, *_workspace(num_splits, lse, out), scale, trial.num_sms)
     report = run(host, *arguments, policies=policies, options=options)
     accuracies = compare(problem, (q, k, v), (out, lse), scale, exp2_error)
     return AttentionReport(trial, report, accuracies)
+
+
+def _workspace(num_splits: int, lse: Array, out: Array) -> list[Array]:
+    config = KernelConfig(num_splits=num_splits)
+    shapes = workspace_shapes(config, lse.shape, out.shape[-1]) or ()
+    return [np.full(shape, np.nan, np.float32) for shape in shapes]
 
 
 def make_inputs(

@@ -39,10 +39,14 @@ POISON_16 = 0x7FA5
 POISON_32 = 0x7FA5A5A5
 """The same for float32."""
 
-P_SCALES = (1.0, 2**0.25, 2**0.5, 2**0.75)
+P_SCALES = tuple(2 ** (i / 8) for i in range(8))
 """Factors on P before it is rounded to 16 bits (and taken out again afterwards). A kernel's P is
 relative to a running maximum, so its roundings are another draw than softmax's; one draw alone
-makes a baseline that a right kernel now and then exceeds twofold."""
+makes a baseline that a right kernel now and then exceeds twofold.
+
+Source: simulation of 900 problems of 512 x 512 at head_dim 128, bf16, P relative to the maximum of
+the last 128 keys, 2026-11-21: the largest error over the allowed one was 1.20 with one draw (above
+1 four times), 1.09 with four (once), 0.86 with eight and with sixteen."""
 
 CHUNK_BYTES = 512 << 20
 """Largest float64 score matrix held at once by the reference."""

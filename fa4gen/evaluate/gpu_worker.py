@@ -278,11 +278,12 @@ def artifact_loader(num_sms: int) -> Loader:
     """The usual loader: the compiled object of an artifact, told how many SMs it has."""
 
     def load_kernel(ref: KernelRef) -> Kernel:
-        from fa4gen.compile import Artifact, load
+        from fa4gen.compile import Artifact, launchable, load
 
         path = Path(ref.object_path)
         unknown = ResourceUse(0, 0, 0, 0)
         function = load(Artifact(ref.artifact_id, path, path, unknown, 0.0))
+        function = launchable(function, ref.config)
 
         def kernel(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, s: float) -> None:
             function(q, k, v, out, lse, s, num_sms)

@@ -128,7 +128,11 @@ def prove(claim: Claim) -> Proof:
     for case in cases(claim.signature, config, claim.arch):
         try:
             report = emulate_attention(
-                host, case.trial, policies=case.policies, exp2_error=exp2_error
+                host,
+                case.trial,
+                policies=case.policies,
+                exp2_error=exp2_error,
+                num_splits=config.num_splits,
             )
         except EmulationError as error:
             outcome, message = Outcome.CRASHED, f"{case.kind}: {error}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility.sm90_footprint import full_regs_consumer, num_consumer_warpgroups
 from fa4gen.feasibility.sm100_footprint import (
@@ -29,7 +29,8 @@ def canonicalise(
 
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
-    cannot take turns. On Blackwell: the polynomial takes no more of a row than its fragments hold;
+    cannot take turns; a CTA of one tile has no next Q to fetch; without a threshold every row
+    maximum is needed. On Blackwell: the polynomial takes no more of a row than its fragments hold;
     P is published when it is complete at the latest; one Q tile has nobody to take turns with.
 
     Args:
@@ -57,6 +58,10 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes |= _defaults(*_PLACEMENT)
     if num_consumer_warpgroups(config) == 1:
         changes["pingpong"] = False
+    if config.scheduler is not Scheduler.PERSISTENT:
+        changes["q_prefetch"] = False
+    if config.rescale_threshold_log2 == 0.0:
+        changes["lazy_row_max"] = False
     if derive:
         changes["regs_consumer"] = full_regs_consumer(config, arch)
     return changes

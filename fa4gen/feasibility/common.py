@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.core.verdict import Reason
 from fa4gen.hardware import Arch
@@ -109,6 +110,26 @@ def head_dim(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Re
             )
             return Reason("head_dim", message, padded / limit - 1)
     return None
+
+
+P_HEADROOM_LOG2 = {DType.FP16: 14.0, DType.BF16: 64.0}
+"""Powers of two that P may exceed 1 by. fp16 ends at 65504, just below 2 ** 16; bf16 has float32's
+range, of which this leaves 2 ** 63 for row sums and for V."""
+
+
+@rule("rescale_threshold_log2")
+def rescale_threshold(
+    signature: KernelSignature, config: KernelConfig, arch: Arch
+) -> Reason | None:
+    """P, which a stale row maximum lets grow to 2 ** threshold, fits its type."""
+    got, limit = config.rescale_threshold_log2, P_HEADROOM_LOG2[signature.dtype]
+    if got <= limit:
+        return None
+    message = (
+        f"rescale_threshold_log2: got {got:g}, which lets P reach 2 ** {got:g}, allowed: up to "
+        f"{limit:g} in {signature.dtype.value}; lower it"
+    )
+    return Reason("rescale_threshold", message, got / limit - 1)
 
 
 @rule("pack_gqa", "tile_m")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import KernelSignature
 from fa4gen.core.verdict import Reason
-from fa4gen.feasibility.common import Family, head_dim, pack_gqa, rule, smem_reason
+from fa4gen.feasibility.common import (
+    Family,
+    head_dim,
+    pack_gqa,
+    rescale_threshold,
+    rule,
+    smem_reason,
+)
 from fa4gen.feasibility.sm100_footprint import (
     CORRECTION_BOOKKEEPING_REGS,
     FRAGMENT_COLUMNS,
@@ -167,6 +174,7 @@ FAMILY = Family(
         _register_pool,
         _correction,
         _fused_row_max,
+        rescale_threshold,
         pack_gqa,
     ),
     derived_knobs=("regs_other",),

@@ -8,7 +8,7 @@ head_dim_v_padded)``, S and P ``(tile_m, tile_n)``, O ``(tile_m, head_dim_v_padd
 
 from __future__ import annotations
 
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility.common import (
     MAX_REGS_SETMAXNREG,
@@ -53,8 +53,12 @@ def rows_per_cta(config: KernelConfig) -> int:
 
 
 def l2_section_bytes(config: KernelConfig) -> int:
-    """K and V that tiles in flight should share. Source: templates/sm90/fwd.py.j2."""
-    return 32 << 20
+    """K and V that tiles in flight should share; 0 is one head's, whatever its size.
+
+    A persistent CTA takes causal tiles in pairs that are all alike, so tiles of many heads side by
+    side would gain nothing. Source: templates/sm90/fwd.py.j2.
+    """
+    return 32 << 20 if config.scheduler is Scheduler.LPT else 0
 
 
 def launch_regs(config: KernelConfig, arch: Arch) -> int:
@@ -90,15 +94,16 @@ def consumer_regs_needed(signature: KernelSignature, config: KernelConfig) -> in
 def smem_buffers(signature: KernelSignature, config: KernelConfig) -> dict[str, int]:
     """Bytes of each shared buffer, every tile rounded up to its alignment.
 
-    O is written over Q, which is no longer read by then.
+    O is written over Q, which is no longer read by then; with ``q_prefetch`` there are two of them.
     """
     itemsize = signature.dtype.itemsize
     k_tile = config.tile_n * signature.head_dim_padded * itemsize
     v_tile = config.tile_n * signature.head_dim_v_padded * itemsize
     q_and_o = config.tile_m * max(signature.head_dim_padded, signature.head_dim_v_padded) * itemsize
+    q_stages = 2 if config.q_prefetch else 1
     p_tile = 0 if config.p_in_registers else config.tile_m * config.tile_n * itemsize
     return {
-        "Q/O": aligned(q_and_o),
+        "Q/O": aligned(q_stages * q_and_o),
         "K": aligned(config.num_kv_stages * k_tile),
         "V": aligned(config.num_kv_stages * v_tile),
         "P": aligned(p_tile),

@@ -9,6 +9,7 @@ from fa4gen.feasibility.common import (
     Family,
     head_dim,
     pack_gqa,
+    rescale_threshold,
     rule,
     scheduler_reason,
     smem_reason,
@@ -45,9 +46,10 @@ def _consumer_warpgroups(
     return Reason("consumer_warpgroups", message, consumers / MAX_CONSUMER_WARPGROUPS - 1)
 
 
-@rule("tile_m", "tile_n", "num_kv_stages", "p_in_registers")
+@rule("tile_m", "tile_n", "num_kv_stages", "p_in_registers", "q_prefetch")
 def _smem(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     remedy = "lower num_kv_stages or tile_n" if config.num_kv_stages > 1 else "lower tile_n"
+    remedy += ", or turn q_prefetch off" if config.q_prefetch else ""
     return smem_reason(smem_buffers(signature, config), arch, remedy)
 
 
@@ -97,6 +99,28 @@ def _scheduler(signature: KernelSignature, config: KernelConfig, arch: Arch) -> 
     return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT))
 
 
+@rule("q_prefetch", "scheduler")
+def _q_prefetch(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if not config.q_prefetch or config.scheduler is Scheduler.PERSISTENT:
+        return None
+    message = (
+        f"q_prefetch: got true with scheduler {config.scheduler.value}, allowed: with persistent, "
+        f"where a CTA has a next tile; turn q_prefetch off"
+    )
+    return Reason("q_prefetch", message, 1.0)
+
+
+@rule("lazy_row_max", "rescale_threshold_log2")
+def _lazy_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if not config.lazy_row_max or config.rescale_threshold_log2 > 0:
+        return None
+    message = (
+        "lazy_row_max: got true with rescale_threshold_log2 0, allowed: above 0, since a maximum "
+        "that is not looked for has to be allowed to grow; turn lazy_row_max off"
+    )
+    return Reason("lazy_row_max", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -106,6 +130,9 @@ FAMILY = Family(
         _register_pool,
         _pingpong,
         _scheduler,
+        _q_prefetch,
+        _lazy_row_max,
+        rescale_threshold,
         pack_gqa,
     ),
     derived_knobs=("regs_consumer",),

@@ -69,6 +69,10 @@ VOTE_CYCLES = 265.0
 """Vote and branch of a conditional rescale: the compiler cannot mix what comes before with what
 comes after. fitted."""
 
+LAZY_VOTE_CYCLES = 30.0
+"""The same where maxima are looked for only when a row outgrew its limit: shorter, since no thread
+waits for another's maximum."""
+
 MASK_SLOTS_PER_ELEMENT = 2.0
 """Compare and select. fixed: counted from the template."""
 
@@ -81,11 +85,18 @@ with 152 registers, 4 or 3 % too few: 1.3 to 1.9 times as long."""
 LAUNCH_US = 2.5
 """Least time between the events around an almost empty kernel in a graph. fixed."""
 
+COMBINE_US = 3.0
+"""What the second kernel of split keys adds, its launch overlapped with the first."""
+
 CTA_START_CYCLES = 1047.0
 """Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. fitted."""
 
 NEXT_TILE_CYCLES = 756.0
 """From one tile to the next in a persistent CTA, whose Q waits for the store of O. fitted."""
+
+PREFETCHED_SHARE = 0.4
+"""Share of a tile's start and end that is left where Q of the next tile is there already and
+each warpgroup stores its own rows."""
 
 STORE_CYCLES = 1397.0
 """From the last PV product to the end of the TMA store of O, without the transfer. fitted."""

@@ -14,7 +14,7 @@ from fa4gen.perf.block import block_cost
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost
 from fa4gen.perf.work import Work, count_work
 
-MODEL_VERSION = "2"
+MODEL_VERSION = "3"
 """Stored with every modelled number; raise it with any change of a prediction."""
 
 DRAM_EFFICIENCY = 0.88
@@ -71,8 +71,11 @@ def predict(
     share = work.num_blocks / places
     busy = work.filled_rows * share * block.pipes["mma"] / compute
     clock = clock_mhz or clock_under_load(sku, busy)
-    dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
+    moved = dram_bytes(problem) + combine_bytes(problem, config)
+    dram_us = moved / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
     time_us = cal.LAUNCH_US + max(compute / clock, dram_us)
+    if config.num_splits > 1:
+        time_us += cal.COMBINE_US
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
     breakdown["dram"] = dram_us * clock
     busiest = max((pipe for pipe in PIPES if pipe in breakdown), key=breakdown.__getitem__)
@@ -88,6 +91,14 @@ def dram_bytes(problem: AttentionProblem) -> int:
     rows_k = problem.batch * problem.seqlen_k * problem.num_heads_kv
     dims = problem.head_dim + problem.head_dim_v
     return (rows_q + rows_k) * dims * problem.dtype.itemsize + rows_q * 4
+
+
+def combine_bytes(problem: AttentionProblem, config: KernelConfig) -> int:
+    """Bytes of the workspace of split keys: float32 O and LSE of every split, written and read."""
+    if config.num_splits == 1:
+        return 0
+    rows = problem.batch * problem.seqlen_q * problem.num_heads_q
+    return 2 * 4 * config.num_splits * rows * (problem.head_dim_v + 1)
 
 
 def _tile_overhead(
@@ -113,7 +124,8 @@ def _tile_overhead(
         start += sm100_calibration.CLUSTER_TILE_CYCLES
     if config.scheduler is Scheduler.CLC:
         start += sm100_calibration.CLC_CYCLES
-    return start + fill + store
+    shown = cal.PREFETCHED_SHARE if config.q_prefetch else 1.0
+    return shown * (start + store) + fill
 
 
 def clock_under_load(sku: Sku, mma_busy: float) -> float:

@@ -25,6 +25,10 @@ a conversion (two elements a slot). Source: counted from the template."""
 ALU_SLOTS_PER_ELEMENT = 1.5
 """Of these, the ones on the half-rate ALU: maximum and conversion."""
 
+LAZY_SLOTS_SAVED_PER_ELEMENT = 0.5
+"""Of both, what testing integer maxima saves: one instruction takes the maximum of three.
+Source: counted from the template."""
+
 POLYNOMIAL_EXTRA_SLOTS = 5
 """Issue slots of a polynomial exponential besides one FMA per degree: round to integer (2),
 fraction, shift, add to the exponent. Source: counted from the template."""
@@ -73,7 +77,9 @@ def _serial(signature: KernelSignature, config: KernelConfig, arch: Arch) -> flo
     rescaled = config.tile_m * signature.head_dim_v_padded / arch.fma_lanes_per_clk_sm
     share = rescale_share(config.rescale_threshold_log2)
     cycles += cal.RESCALE_EXPOSURE * rescaled * share
-    if config.rescale_threshold_log2:
+    if config.lazy_row_max:
+        cycles += cal.LAZY_VOTE_CYCLES
+    elif config.rescale_threshold_log2:
         cycles += cal.VOTE_CYCLES
     if not config.p_in_registers:
         cycles += cal.SHARED_P_CYCLES * consumers
@@ -87,8 +93,9 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     elements = tile_m * tile_n
     fraction = config.exp2_poly_fraction
     polynomial_slots = config.exp2_poly_degree + POLYNOMIAL_EXTRA_SLOTS
-    slots = elements * (SLOTS_PER_ELEMENT + (1.0 - fraction) + fraction * polynomial_slots)
-    alu_slots = elements * (ALU_SLOTS_PER_ELEMENT + 2.0 * fraction)
+    saved = LAZY_SLOTS_SAVED_PER_ELEMENT if config.lazy_row_max else 0.0
+    slots = elements * (SLOTS_PER_ELEMENT - saved + (1.0 - fraction) + fraction * polynomial_slots)
+    alu_slots = elements * (ALU_SLOTS_PER_ELEMENT - saved + 2.0 * fraction)
     kv_bytes = tile_n * dims * itemsize
     # Every 64-row MMA reads its own rows of Q (and of P) and all of K and V once more.
     a_bytes = ROWS_PER_WARPGROUP * signature.head_dim_padded * itemsize

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fa4gen.core.config import KernelConfig
@@ -80,11 +80,24 @@ def count_work(problem: AttentionProblem, config: KernelConfig, arch: Arch) -> W
     section = max(l2_section_bytes(config, arch) // head_bytes, 1) * (
         problem.qhead_per_kvhead // group
     )
-    return _count(
+    whole = _count(
         (problem.batch * heads, section),
         (problem.seqlen_q, problem.seqlen_k, problem.causal),
         group,
         (rows_per_cta(config, arch) * config.cta_group, config.tile_n),
+    )
+    return whole if config.num_splits == 1 else _split(whole, config.num_splits)
+
+
+def _split(work: Work, num_splits: int) -> Work:
+    """The same tiles, each once for every share of its blocks."""
+    return replace(
+        work,
+        num_groups=work.num_groups * num_splits,
+        section=work.section * num_splits,
+        blocks_per_tile=tuple(-(-n // num_splits) for n in work.blocks_per_tile),
+        blocks_per_pair=tuple(-(-n // num_splits) for n in work.blocks_per_pair),
+        masked_blocks_per_tile=work.masked_blocks_per_tile / num_splits,
     )
 
 

@@ -73,6 +73,7 @@ class Launcher:
 
     def _compiled(self, signature: KernelSignature, config: KernelConfig) -> KernelFunction:
         from fa4gen.codegen import render
-        from fa4gen.compile import ArtifactCache, compile_kernel, load
+        from fa4gen.compile import ArtifactCache, compile_kernel, launchable, load
 
-        return load(compile_kernel(render(signature, config, self.arch), ArtifactCache()))
+        artifact = compile_kernel(render(signature, config, self.arch), ArtifactCache())
+        return launchable(load(artifact), config)

@@ -29,6 +29,8 @@ EVERYTHING = KernelConfig(
     exp2_poly_fraction=0.25,
     exp2_poly_degree=4,
     rescale_threshold_log2=8.0,
+    lazy_row_max=True,
+    q_prefetch=True,
     pack_gqa=True,
 )
 CASES = {

@@ -141,6 +141,35 @@ def test_pack_gqa(group: int, fits: bool) -> None:
     assert rules(signature, KernelConfig(pack_gqa=False)) == set()
 
 
+def test_a_second_q_tile_takes_shared_memory_and_needs_a_next_tile() -> None:
+    persistent = KernelConfig(scheduler=Scheduler.PERSISTENT)
+    early = replace(persistent, q_prefetch=True)
+    assert smem_bytes(HD128, early, SM90) - smem_bytes(HD128, persistent, SM90) == 128 * 128 * 2
+    assert rules(HD128, early) == set()
+    assert rules(HD128, replace(early, scheduler=Scheduler.LPT)) == {"q_prefetch"}
+    wide = check(replace(HD128, head_dim=192), early, SM90)
+    assert "turn q_prefetch off" in wide.reasons[0].message
+
+
+def test_lazy_maxima_need_a_threshold() -> None:
+    lazy = KernelConfig(lazy_row_max=True, rescale_threshold_log2=1.0)
+    assert rules(HD128, lazy) == set()
+    assert rules(HD128, replace(lazy, rescale_threshold_log2=0.0)) == {"lazy_row_max"}
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(DType.FP16, 14.0), (DType.BF16, 64.0)])
+@pytest.mark.parametrize("arch", ["sm90", "sm100"])
+def test_a_threshold_keeps_p_in_its_type(dtype: DType, limit: float, arch: str) -> None:
+    def refused(threshold: float) -> bool:
+        verdict = check(signature, KernelConfig(rescale_threshold_log2=threshold), load_arch(arch))
+        return "rescale_threshold" in {reason.rule for reason in verdict.reasons}
+
+    signature = replace(HD128, dtype=dtype)
+    assert not refused(limit)
+    if limit < 64.0:  # beyond that the type of the knob ends
+        assert refused(limit + 1.0)
+
+
 def test_all_reasons_are_given() -> None:
     bad = KernelConfig(tile_m=64, num_kv_stages=8, pack_gqa=True)
     assert rules(HD128, bad) >= {"smem", "pingpong", "pack_gqa"}

@@ -41,7 +41,7 @@ def launch() -> Callable[..., None]:
     """``launch(signature, config, cases)``: compile and hold every case against float64."""
     import torch
 
-    from fa4gen.compile import compile_kernel, load
+    from fa4gen.compile import compile_kernel, launchable, load
     from fa4gen.evaluate.gpu_check import make_inputs, run_case
     from fa4gen.numerics import max_relative_error
 
@@ -52,7 +52,7 @@ def launch() -> Callable[..., None]:
         torch.cuda.synchronize()
 
     def run(signature: KernelSignature, config: KernelConfig, cases: list[CheckCase]) -> None:
-        function = load(compile_kernel(render(signature, config, ARCH)))
+        function = launchable(load(compile_kernel(render(signature, config, ARCH))), config)
 
         def kernel(*arguments: Any) -> None:
             function(*arguments, num_sms)

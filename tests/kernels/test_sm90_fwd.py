@@ -1,0 +1,146 @@
+"""Rendered Hopper kernels in the emulator, under asynchrony of every kind, against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fa4gen.codegen import render
+from fa4gen.compile import compile_kernel
+from fa4gen.compile.emulation import host_of_artifact
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.emulator.session import run
+from fa4gen.evaluate.correctness import Distribution
+from fa4gen.evaluate.emulated import Trial, compare, emulate_attention, poisoned_outputs
+from fa4gen.feasibility import check
+from fa4gen.hardware import load_arch
+from fa4gen.ptx.host import CompiledHost
+from fa4gen.space import space_for
+
+ARCH = load_arch("sm90")
+DECODE = {
+    "tile_m": 64,
+    "pingpong": False,
+    "regs_consumer": 240,
+    "scheduler": Scheduler.LPT,
+    "q_prefetch": False,
+    "pack_gqa": True,
+}
+"""What a short query wants; ``num_splits`` comes on top."""
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
+    # Boxes of Q and of O begin together: without that a warpgroup stores O over another's queries.
+    "wide queries": ({"head_dim": 192, "head_dim_v": 128}, {}, Distribution.NORMAL),
+    "wide queries, next ones early": (
+        {"head_dim": 192, "head_dim_v": 128},
+        {"tile_n": 64, "pingpong": True, "q_prefetch": True},
+        Distribution.NORMAL,
+    ),
+    "wide values": ({"head_dim": 64, "head_dim_v": 128}, {"tile_m": 128}, Distribution.LARGE),
+    "three warpgroups": (
+        {"head_dim": 128, "causal": True},
+        {"tile_m": 192, "tile_n": 80, "regs_consumer": 160},
+        Distribution.NORMAL,
+    ),
+    "groups that share no box": (
+        {"head_dim": 64, "num_heads_q": 6, "seqlen_q": 150, "causal": True},
+        {"pack_gqa": True},
+        Distribution.GROWING,
+    ),
+    "a mask of two words": (
+        {"head_dim": 128, "seqlen_k": 411, "causal": True},
+        {"tile_n": 176, "q_prefetch": False},
+        Distribution.NORMAL,
+    ),
+    "half precision": ({"head_dim": 64, "dtype": DType.FP16}, {"tile_m": 128}, Distribution.LARGE),
+    "maxima of every block": (
+        {"head_dim": 64},
+        {"lazy_row_max": False, "rescale_threshold_log2": 0.0},
+        Distribution.GROWING,
+    ),
+    "splits": (
+        {"head_dim": 128, "seqlen_q": 1, "seqlen_k": 700, "num_heads_q": 8},
+        {**DECODE, "num_splits": 4},
+        Distribution.NORMAL,
+    ),
+    "splits without a key": (
+        {"head_dim": 64, "seqlen_q": 3, "seqlen_k": 300, "num_heads_q": 8, "causal": True},
+        {**DECODE, "num_splits": 8},
+        Distribution.GROWING,
+    ),
+    "persistent splits": (
+        {"head_dim": 64, "head_dim_v": 128, "seqlen_q": 70, "seqlen_k": 400},
+        {"tile_m": 128, "num_splits": 2},
+        Distribution.NORMAL,
+    ),
+}
+
+
+def problem_of(sizes: dict[str, Any]) -> AttentionProblem:
+    given: dict[str, Any] = {
+        "seqlen_q": 300,
+        "num_heads_q": 2,
+        "num_heads_kv": 2,
+        "batch": 1,
+        "causal": False,
+        "dtype": DType.BF16,
+    }
+    given |= sizes
+    given.setdefault("seqlen_k", given["seqlen_q"])
+    given.setdefault("head_dim_v", given["head_dim"])
+    return AttentionProblem(**given)
+
+
+def built(problem: AttentionProblem, knobs: dict[str, Any]) -> tuple[CompiledHost, KernelConfig]:
+    regs = {"regs_consumer": 240} if knobs.get("tile_m") == 128 else {}
+    config = space_for("sm90").default(problem.signature).vary(regs | knobs)
+    verdict = check(problem.signature, config, ARCH)
+    assert verdict, str(verdict)
+    artifact = compile_kernel(render(problem.signature, config, ARCH))
+    return host_of_artifact(artifact, ARCH.target), config
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_are_right_however_copies_and_products_complete(name: str) -> None:
+    sizes, knobs, distribution = CASES[name]
+    problem = problem_of(sizes)
+    host, config = built(problem, knobs)
+    trial = Trial(problem, distribution, seed=1, num_sms=1)
+    found = emulate_attention(
+        host, trial, policies=("lazy", "seed:1"), num_splits=config.num_splits
+    )
+    assert found.ok, (found.accuracies, found.report.findings[:2])
+
+
+@pytest.mark.parametrize("shift", [-12.0, -60.0])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_logits_far_below_zero_find_their_maxima(dtype: DType, shift: float) -> None:
+    """Where bit patterns do not order floats: all logits negative, some blocks far above others.
+
+    ``shift`` is in units of the logit's natural logarithm, on both sides of what the threshold
+    would forgive; rows see the best block first, last or in between.
+    """
+    problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 512, "dtype": dtype})
+    host, config = built(problem, {"tile_m": 64, "pingpong": False, "regs_consumer": 240})
+    assert config.lazy_row_max
+    kind = {DType.BF16: ml_dtypes.bfloat16, DType.FP16: np.float16}[dtype]
+    rng = np.random.default_rng(5)
+    shape = (1, 512, 2, 64)
+    q = rng.standard_normal((1, 64, 2, 64)).astype(np.float32)
+    k, v = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    scale = 64**-0.5
+    # Dimension 0 carries the level of a row's logits, block by block: up, then down, then up.
+    q[..., 0] = 8.0
+    level = np.repeat([1.0, 0.4, 0.8, 0.2], 128) * shift / 2
+    k[..., 0] = (level / (8.0 * scale))[None, :, None]
+    inputs = tuple(x.astype(kind) for x in (q, k, v))
+    out, lse = poisoned_outputs(problem)
+    report = run(host, *inputs, out, lse, scale, 1, policies=("eager",))
+    assert report.ok, report.findings[:2]
+    for accuracy in compare(problem, inputs, (out, lse), scale, 0.0):
+        assert accuracy.ok, accuracy
