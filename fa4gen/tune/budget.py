@@ -11,6 +11,11 @@ Clock = Callable[[], float]
 """Seconds since any fixed moment, never running backwards."""
 
 
+SEARCH_SHARE = 0.5
+"""Least share of a problem's seconds for what follows its first evaluation, however long that took:
+starting a worker, heating the card and a first compile are no search."""
+
+
 @dataclass
 class Budget:
     """Splits what is left by weight, so that time one problem leaves goes to those after it.
@@ -71,6 +76,11 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds to go; may be infinite, never below 0."""
         return max(0.0, self.seconds - self.elapsed_s)
+
+    def for_search(self) -> Deadline:
+        """This one, or a new one where less than :data:`SEARCH_SHARE` of it is left."""
+        least_s = self.seconds * SEARCH_SHARE
+        return self if self.left_s >= least_s else Deadline.after(least_s, self.clock)
 
     def passed(self, share: float = 1.0) -> bool:
         """Whether that share of the time is used up."""

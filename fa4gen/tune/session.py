@@ -92,7 +92,7 @@ class ProblemTuner:
         self.around, self.problem, self.upcoming = around, problem, upcoming
         self.index, self.count = place
         self.effort = around.settings.effort
-        self.deadline = Deadline.after(share_s)
+        self.whole = self.deadline = Deadline.after(share_s)
         self.arch = around.evaluator.sku.arch
         self.anchor_config = around.space.default(problem.signature)
         self.anchor: Known | None = None
@@ -119,7 +119,7 @@ class ProblemTuner:
             self.count,
             self.anchor_config,
             self.effort.max_trials,
-            self.deadline.seconds,
+            self.whole.seconds,
         )
         self.around.listener.on_problem_start(start)
         try:
@@ -140,6 +140,7 @@ class ProblemTuner:
         self._open(evaluation)
         self._recorded(self.anchor_config, evaluation, "anchor", None)
         self.anchor = self.records.get(self.anchor_config)
+        self.deadline = self.whole.for_search()
         if evaluation.outcome is not Outcome.OK:
             self.message = f"default kernel: {evaluation.outcome.value}: {evaluation.message}"
             return StopReason.ANCHOR_FAILED
@@ -375,8 +376,8 @@ class ProblemTuner:
             duplicate_asks=self.free.duplicate,
             failures=dict(self.tally.failures),
             best_gain=self.tally.best_gain,
-            elapsed_s=self.deadline.elapsed_s,
-            budget_s=self.deadline.seconds,
+            elapsed_s=self.whole.elapsed_s,
+            budget_s=self.whole.seconds,
         )
 
     def _report(self, stop: StopReason) -> ProblemReport:

@@ -377,6 +377,24 @@ def test_budget_is_split_and_ends_the_search(problem, sku, store, small, listene
     assert second == pytest.approx(1.6 - report.problems[0].progress.elapsed_s, abs=0.2)
 
 
+def test_a_slow_start_does_not_take_the_search_of_the_first_problem(problem, sku, store, small):
+    """A worker that starts, a GPU that warms up, a first compile: seconds before any trial."""
+    effort = replace(small.effort, max_trials=1000)
+    settings = replace(small, effort=effort, budget_s=3.0)
+    slow = anchor_of(problem)
+
+    def script(asked, config):
+        return Behaviour(delay_s=1.4 if (asked, config) == (problem, slow) else 0.02)
+
+    problems = [problem, other(problem)]
+    evaluator = FakeEvaluator(sku, script)
+    report = tune(problems, evaluator=evaluator, store=store, settings=settings)
+    first, second = (result.progress.evaluated for result in report.problems)
+    assert first >= 4
+    assert second >= 4
+    assert report.elapsed_s < 3.5
+
+
 def test_modelled_numbers_need_no_shootout(problem, sku, store, small):
     evaluator = FakeEvaluator(sku, source=Source.MODELLED)
     (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
