@@ -125,6 +125,7 @@ def test_four_model_seeds_try_every_style_knob_both_ways(problem, sku, head_dim)
 
 def test_diverse_takes_styles_in_turn_and_spreads_tiles(problem):
     anchor = SPACE.default(problem.signature)
+    anchor = replace(anchor, lazy_row_max=False, rescale_threshold_log2=0.0)
     poly = replace(anchor, exp2_poly_fraction=0.25, rescale_threshold_log2=8.0)
     lazy = replace(anchor, rescale_threshold_log2=8.0)
     ranked = [
