@@ -74,6 +74,14 @@ class Sweep:
         """What was found, ``None`` when it was not tried."""
         return self.results.get((problem.problem_id, config.config_id))
 
+    def anchor(self, problem: AttentionProblem) -> KernelConfig | None:
+        """The default of the day it was recorded, which gains are relative to, if it is there."""
+        for config in self.configs.values():
+            found = self.get(problem, config)
+            if found is not None and found.timing is not None and found.timing.gain == 1.0:
+                return config
+        return None
+
     def best(self, problem: AttentionProblem) -> tuple[KernelConfig, Evaluation] | None:
         """The fastest configuration of a problem; ``None`` when none ran."""
         found = [

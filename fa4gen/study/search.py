@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -138,7 +139,7 @@ class Search:
         if (trial := self._open.pop(config.config_id, None)) is not None:
             trial.set_user_attr("config_id", config.config_id)
             self._finish(trial, told)
-        elif (params := self.knobs.params(config)) is not None:
+        elif (params := self._params(config)) is not None:
             # Not asked for by the sampler; a value outside of the space has no parameters at all.
             self._study.add_trial(
                 optuna.create_trial(
@@ -149,6 +150,16 @@ class Search:
                     constraints=told[1],
                 )
             )
+
+    def _params(self, config: KernelConfig) -> dict[str, Any] | None:
+        """Parameters that mean this kernel; ``None`` where a value is not in its list.
+
+        The canonical form may differ from the default in knobs that the study is not about.
+        """
+        values = {knob.name: getattr(config, knob.name) for knob in self.grid.knobs}
+        if self.grid.make(values) != config:
+            return None
+        return self.knobs.params(self.grid.default.vary(values))
 
     def _objectives(self, config: KernelConfig, speed: float) -> list[float]:
         return [speed] if self.error is None else [speed, self.error.of(config)]

@@ -158,7 +158,7 @@ class Race:
             config for config in sweep.configs.values() if sweep.get(problem, config) is not None
         )
         space = space_for(self.sku.arch.name)
-        self.anchor = space.default(problem.signature)
+        self.anchor = sweep.anchor(problem) or space.default(problem.signature)
         self.knobs = Knobs(recorded_knobs(space, self.configs))
         self.explorer = _Recorded(space, self.configs)
         self._params = {

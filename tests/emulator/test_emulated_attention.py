@@ -85,6 +85,7 @@ OWN = {
             "intra_warpgroup_overlap": False,
             "pingpong": False,
             "scheduler": "lpt",
+            "q_prefetch": False,
         },
     ),
 }

@@ -190,4 +190,4 @@ def test_cut_anywhere_is_an_error(size: int) -> None:
 @given(st.text(alphabet="{}[]()<>;:,.|!@_%$\"'/*\\ \n0x1fabr", max_size=40))
 def test_no_text_does_worse_than_ptx_error(noise: str) -> None:
     with suppress(PtxError):
-        assert entry(f"{REGISTERS}{noise};op %r1;").registers
+        entry(f"{REGISTERS}{noise};op %r1;")

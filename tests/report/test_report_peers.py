@@ -147,5 +147,6 @@ def test_a_line_that_is_too_short_is_an_error(tmp_path: Path) -> None:
 
 def test_the_recorded_file_of_the_repository_reads() -> None:
     table = read_peers([RECORDED])
-    assert len(table.cells) == 57
-    assert all(len(cell.peers) == 3 for cell in table.cells.values())
+    assert len(table.cells) == 73
+    # FlashAttention-2 has no kernel where K and V differ in head_dim.
+    assert {len(cell.peers) for cell in table.cells.values()} == {2, 3}

@@ -31,7 +31,7 @@ def lab(problem: AttentionProblem, sku: Sku) -> AccuracyLab:
 def test_the_kernel_that_takes_no_liberty_is_the_measure_of_all(
     lab: AccuracyLab, grid: Grid
 ) -> None:
-    plain = lab.of(grid.make({}))
+    plain = lab.of(grid.make({"rescale_threshold_log2": 0.0}))
     assert plain["o_error_ratio"] == pytest.approx(1.0)
     assert 0.24 < plain["p_mean_ulp"] < 0.26  # rounding to nearest, evenly spread
     assert plain["p_max_ulp"] < 0.51
@@ -42,7 +42,15 @@ def test_the_kernel_that_takes_no_liberty_is_the_measure_of_all(
 
 def test_a_degree_costs_what_its_polynomial_errs(lab: AccuracyLab, grid: Grid) -> None:
     found = [
-        lab.of(grid.make({"exp2_poly_fraction": 0.5, "exp2_poly_degree": degree}))
+        lab.of(
+            grid.make(
+                {
+                    "exp2_poly_fraction": 0.5,
+                    "exp2_poly_degree": degree,
+                    "rescale_threshold_log2": 0.0,
+                }
+            )
+        )
         for degree in (2, 3, 4)
     ]
     assert found[0]["p32_max_ulp"] > 10 * found[1]["p32_max_ulp"] > 100 * found[2]["p32_max_ulp"]
@@ -60,7 +68,7 @@ def test_degree_3_is_felt_in_fp16(sku: Sku, problem: AttentionProblem, grid: Gri
 
 
 def test_a_threshold_rescales_less_and_costs_accuracy(lab: AccuracyLab, grid: Grid) -> None:
-    plain, lazy = lab.of(grid.make({})), lab.of(grid.make({"rescale_threshold_log2": 8.0}))
+    plain, lazy = (lab.of(grid.make({"rescale_threshold_log2": each})) for each in (0.0, 8.0))
     assert lazy["large_" + RESCALED] < 0.5 * plain["large_" + RESCALED]
     # The heaviest weight is exactly 1 only relative to the true maximum.
     assert lazy["large_o_error_ratio"] > 1.05

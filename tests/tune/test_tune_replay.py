@@ -57,7 +57,13 @@ def test_a_whole_sweep_is_searched_to_its_end(sweep):
 def test_tuning_over_a_recording(sweep, store, searching):
     """The tuner cannot tell a recording from a GPU."""
     space = space_for("sm90")
-    narrow = replace(space, knobs=recorded_knobs(space, sweep.configs.values()))
+    # The default of the day it was recorded.
+    anchor = sweep.anchor(sweep.problems[0])
+    narrow = replace(
+        space,
+        knobs=recorded_knobs(space, sweep.configs.values()),
+        defaults=tuple(replace(row, config=anchor) for row in space.defaults),
+    )
     effort = replace(searching.effort, max_trials=40)
     settings = replace(searching, effort=effort)
     report = tune(
@@ -85,14 +91,16 @@ def test_values_outside_the_space_are_named(sweep):
 def test_samplers_on_measured_times():
     """40 recorded configurations, so few that guessing is as good as learning.
 
-    Seen over 3 seeds: random found one within 3 % of the best after 2 to 14 trials, TPE after 7
-    to 10. What must hold is that both find the best within as many trials as half the sweep has.
+    Two of them are within 3 % of the best, so half of the sweep holds one in half of the
+    runs or more; seen over 5 seeds: 3 of each sampler's runs, after 2 to 17 trials.
     """
     measured = read_sweep(str(MEASURED))
     one = replace(measured, problems=measured.problems[:1])
-    for score in score_samplers(one, ["tpe", "random"], seeds=[0], trials=20, tolerance=0.03):
-        assert score.trials_to[0] is not None
-        assert score.regret[0] < 0.03
+    for score in score_samplers(one, ["tpe", "random"], seeds=range(5), trials=20, tolerance=0.03):
+        found = [trials for trials in score.trials_to if trials is not None]
+        assert len(found) >= 2
+        assert max(found) <= 20
+        assert min(score.regret) < 0.03
 
 
 def test_a_measured_sweep_has_its_provenance():

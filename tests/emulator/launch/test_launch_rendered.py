@@ -62,7 +62,7 @@ def test_every_parameter(host: CompiledHost) -> None:
     assert launch.dynamic_smem >= (TILE_M + 2 * 2 * TILE_N) * HEAD_DIM * 2
 
     *pairs, statistics, scale, m_blocks, heads, places, section = launch.params
-    for i, (tensor, rows) in enumerate(zip((q, k, v, out), (128, 128, 128, 128), strict=True)):
+    for i, (tensor, rows) in enumerate(zip((q, k, v, out), (64, 128, 128, 64), strict=True)):
         batch, seqlen, num_heads, head_dim = tensor.shape
         made = decode(pairs[2 * i])
         assert made == TensorMap(
