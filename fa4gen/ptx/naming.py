@@ -100,6 +100,11 @@ class Naming:
     def __getitem__(self, key: Key) -> str:
         return self._names[key]
 
+    @property
+    def names(self) -> Collection[str]:
+        """All names, of registers and of labels."""
+        return self._names.values()
+
     def fresh(self, name: str) -> str:
         """``name``, with a suffix if need be that makes it new."""
         stem, dot, axis = name.partition(".")

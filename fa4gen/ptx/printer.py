@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from fa4gen.ptx.ir import (
     Address,
@@ -82,8 +82,13 @@ def _literal(value: Immediate) -> str:
     return f"0f{value.value:08X}" if value.bits == F32 else f"0d{value.value:016X}"
 
 
-def _declarations(declared: Iterable[tuple[str, str]], ranges: bool) -> Iterator[str]:
-    """``.reg`` lines for names and types; with ``ranges``, ``%r<9>`` for ``%r0`` to ``%r8``."""
+def _declarations(
+    declared: Iterable[tuple[str, str]], ranges: bool, taken: Collection[str]
+) -> Iterator[str]:
+    """``.reg`` lines for names and types; with ``ranges``, ``%r<9>`` for ``%r0`` to ``%r8``.
+
+    A range declares its gaps as well: there is none where a gap is one of the names ``taken``.
+    """
     numbered: dict[str, dict[str, str]] = defaultdict(dict)
     plain: dict[str, list[str]] = defaultdict(list)
     elements: dict[tuple[str, str], int] = defaultdict(int)
@@ -99,8 +104,9 @@ def _declarations(declared: Iterable[tuple[str, str]], ranges: bool) -> Iterator
             plain[kind].append(name)
     for prefix, names in numbered.items():
         kinds = set(names.values())
-        if len(kinds) == 1:
-            count = 1 + max(int(name.removeprefix(prefix)) for name in names)
+        count = 1 + max(int(name.removeprefix(prefix)) for name in names)
+        gaps = (name for i in range(count) if (name := f"{prefix}{i}") not in names)
+        if len(kinds) == 1 and not any(gap in taken for gap in gaps):
             yield f"\t.reg .{kinds.pop()} {prefix}<{count}>;"
         else:
             yield from (f"\t.reg .{kind} {name};" for name, kind in names.items())
@@ -119,6 +125,7 @@ class _Body:
         self._entry = entry
         self._naming = Naming(entry, reserved)
         self._ranges = not any(name.startswith("%") for name in reserved)
+        self._taken = frozenset(self._naming.names)
         self._starts = {brace.start: brace for brace in self._naming.braces}
         self._outside: dict[int, list[Bearer]] = defaultdict(list)
         """Labels outside of all braces, by target."""
@@ -176,7 +183,7 @@ class _Body:
 
     def _registers(self, bearers: list[Bearer]) -> Iterator[str]:
         declared = [(self._naming[b.key], b.type) for b in bearers if b.type]
-        return _declarations(declared, self._ranges)
+        return _declarations(declared, self._ranges, self._taken)
 
     def _instruction(self, each: Instruction) -> Iterator[str]:
         kind = each.parts[0]

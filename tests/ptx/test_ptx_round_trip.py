@@ -133,6 +133,14 @@ def meaning(module: Module) -> list[object]:
     return found
 
 
+def test_a_range_hides_no_register_of_a_scope_round_it() -> None:
+    """``%r<3>`` for ``%r2`` alone would declare another ``%r1``."""
+    inner = ("{", "L:", "op.b32 %r1, 1;", "bra L;", ".reg .b32 %r2;", "op.b32 %r2, 1;", "}")
+    outer = ("bra L;", "op.b32 %r1, 1;", ".reg .b32 %r2;", "op.b32 %r2, 1;", "L:")
+    module = parse(wrap("\n".join((".reg .b32 %r1;", *inner, *outer))))
+    assert meaning(parse(to_text(module))) == meaning(module)
+
+
 @given(programs())
 def test_a_random_program_comes_back(program: Program) -> None:
     module = parse(wrap(finished(program)[0]))
