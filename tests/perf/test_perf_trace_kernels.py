@@ -46,7 +46,7 @@ def test_published_times_of_flash_attention_4(benchmark: ModuleType) -> None:
         assert not causal or tflops < times[sku, False, seqlen]
 
 
-@pytest.mark.slow
+@pytest.mark.extended  # two minutes: some dozen more kernels of the same kind as above
 def test_what_was_published_to_gain_gains(benchmark: ModuleType) -> None:
     """Each number is how many times as long a launch takes without; the docs have the sizes."""
     left_out, put_in, ours, theirs, rescaled, *orders = benchmark.ablations()
