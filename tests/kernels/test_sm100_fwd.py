@@ -130,8 +130,10 @@ def prove(kernel: Kernel, trials: list[tuple[str, Trial]]) -> None:
     arch, config = load_arch(kernel.arch_name), kernel.config
     host = host_of_artifact(compiled(kernel), arch.target)
     exp2_error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
-    for kind, trial in trials:
-        report = emulate_attention(host, trial, policies=POLICIES, exp2_error=exp2_error)
+    for index, (kind, trial) in enumerate(trials):
+        # Every order of completion for the first problem, a random one for the others.
+        policies = POLICIES if index == 0 else POLICIES[-1:]
+        report = emulate_attention(host, trial, policies=policies, exp2_error=exp2_error)
         findings = "\n".join(map(str, report.report.findings))
         assert not findings, f"{kind}: {trial.problem}\n{findings}"
         out, lse = report.accuracies
