@@ -75,10 +75,17 @@ class Sweep:
         return self.results.get((problem.problem_id, config.config_id))
 
     def anchor(self, problem: AttentionProblem) -> KernelConfig | None:
-        """The default of the day it was recorded, which gains are relative to, if it is there."""
+        """The default of the day it was recorded, which gains are relative to, if it is there.
+
+        A measurement names it; a modelled sweep has it first of those with gain 1.
+        """
         for config in self.configs.values():
             found = self.get(problem, config)
-            if found is not None and found.timing is not None and found.timing.gain == 1.0:
+            if found is None:
+                continue
+            if (named := self.configs.get(str(found.details.get("anchor")))) is not None:
+                return named
+            if found.timing is not None and found.timing.gain == 1.0:
                 return config
         return None
 

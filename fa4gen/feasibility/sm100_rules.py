@@ -162,6 +162,17 @@ def _fused_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch)
     )
 
 
+@rule("num_splits")
+def _num_splits(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if config.num_splits == 1:
+        return None
+    message = (
+        f"num_splits: got {config.num_splits}, allowed: 1 on {arch.name}, whose kernel has no "
+        f"second one to combine splits; set it to 1"
+    )
+    return Reason("num_splits", message, float(config.num_splits - 1))
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -174,6 +185,7 @@ FAMILY = Family(
         _register_pool,
         _correction,
         _fused_row_max,
+        _num_splits,
         rescale_threshold,
         pack_gqa,
     ),

@@ -170,6 +170,12 @@ def test_a_threshold_keeps_p_in_its_type(dtype: DType, limit: float, arch: str) 
         assert refused(limit + 1.0)
 
 
+@pytest.mark.parametrize(("arch", "refused"), [("sm90", False), ("sm100", True), ("sm103", True)])
+def test_only_hopper_splits_keys(arch: str, refused: bool) -> None:
+    verdict = check(HD128, KernelConfig(num_splits=4), load_arch(arch))
+    assert ("num_splits" in {reason.rule for reason in verdict.reasons}) is refused
+
+
 def test_all_reasons_are_given() -> None:
     bad = KernelConfig(tile_m=64, num_kv_stages=8, pack_gqa=True)
     assert rules(HD128, bad) >= {"smem", "pingpong", "pack_gqa"}
