@@ -49,7 +49,7 @@ def parse_problem(words: Iterable[str]) -> AttentionProblem:
                 f"problem: missing {name}, such as {example}; a problem is written like "
                 "'b4 s4096 h32/8 d128 bf16 causal'"
             )
-    return AttentionProblem.from_dict(values)
+    return AttentionProblem.from_dict(values).simplified
 
 
 def _fields(word: str) -> dict[str, str]:

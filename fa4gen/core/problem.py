@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -107,6 +107,14 @@ class AttentionProblem:
     def problem_id(self) -> str:
         """Identity of the problem: hash of its canonical JSON."""
         return identity(self.to_dict())
+
+    @property
+    def simplified(self) -> AttentionProblem:
+        """The same problem, without a causal mask that hides no key: that of a single query.
+
+        What callers ask is looked up, and workloads are tuned, in this form.
+        """
+        return replace(self, causal=False) if self.causal and self.seqlen_q == 1 else self
 
     @property
     def visible_pairs(self) -> int:

@@ -294,7 +294,7 @@ def _problem(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, dtype: DType
 ) -> AttentionProblem:
     batch, seqlen_q, num_heads_q, head_dim = q.shape
-    return AttentionProblem(
+    asked = AttentionProblem(
         batch=batch,
         seqlen_q=seqlen_q,
         seqlen_k=k.shape[1],
@@ -305,6 +305,7 @@ def _problem(
         dtype=dtype,
         causal=causal,
     )
+    return asked.simplified
 
 
 def _check_head_dims(head_dim: int, head_dim_v: int, arch: Arch) -> None:

@@ -94,7 +94,7 @@ def _expand(table: Mapping[str, Any]) -> list[AttentionProblem]:
     """Every combination of the lists in a table."""
     choices = [value if isinstance(value, list) else [value] for value in table.values()]
     combinations = (dict(zip(table, row, strict=True)) for row in itertools.product(*choices))
-    return [AttentionProblem.from_dict(_spelled_out(values)) for values in combinations]
+    return [AttentionProblem.from_dict(_spelled_out(values)).simplified for values in combinations]
 
 
 def _spelled_out(values: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,15 @@ problems = st.builds(
 
 @given(problems)
 def test_what_str_writes_is_read_back(problem: AttentionProblem) -> None:
-    assert parse_problem([str(problem)]) == problem
-    assert parse_problem(reversed(str(problem).split())) == problem
+    assert parse_problem([str(problem)]) == problem.simplified
+    assert parse_problem(reversed(str(problem).split())) == problem.simplified
+
+
+def test_a_mask_that_hides_nothing_is_left_out() -> None:
+    decode = parse_problem("b4 s1x4096 h32/8 d128 causal".split())
+    assert str(decode) == "b4 s1x4096 h32/8 d128 bf16 dense"
+    assert decode.visible_pairs == 4096
+    assert parse_problem("b4 s2x4096 h32/8 d128 causal".split()).causal
 
 
 def test_what_is_left_out_takes_the_usual_value() -> None:
