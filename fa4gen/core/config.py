@@ -139,6 +139,9 @@ class KernelConfig:
     """Load Q of a CTA's next tile while it works on this one (Hopper)."""
     lazy_row_max: bool = _later(False)
     """Test whether any row outgrew the threshold, and find the rows' maxima only then (Hopper)."""
+    speculative_exp2: bool = _later(False)
+    """Take exponentials under the old row maxima, and once more where a sum outgrew the threshold
+    (Hopper)."""
     num_splits: int = _later(1, 1, 32)
     """CTAs that share the keys of a query tile; a second kernel combines their results (Hopper)."""
 

@@ -121,6 +121,17 @@ def _lazy_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch) 
     return Reason("lazy_row_max", message, 1.0)
 
 
+@rule("speculative_exp2", "rescale_threshold_log2")
+def _speculative_exp2(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if not config.speculative_exp2 or config.rescale_threshold_log2 > 0:
+        return None
+    message = (
+        "speculative_exp2: got true with rescale_threshold_log2 0, allowed: above 0, since sums "
+        "under an old maximum are told from outgrown ones by it; turn speculative_exp2 off"
+    )
+    return Reason("speculative_exp2", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -132,6 +143,7 @@ FAMILY = Family(
         _scheduler,
         _q_prefetch,
         _lazy_row_max,
+        _speculative_exp2,
         rescale_threshold,
         pack_gqa,
     ),
