@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from fa4gen.core.errors import ProblemError
 from fa4gen.core.problem import AttentionProblem
 
-WORDS = "b4, s4096 (or s1x8192), h32 (or h32/8), d128 (or d192,128), bf16 | fp16 | e4m3, dense | causal"
+WORDS = (
+    "b4, s4096 (or s1x8192), h32 (or h32/8), d128 (or d192,128), bf16 | fp16 | e4m3, dense | causal"
+)
 """The words, for messages and help."""
 
 _FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (

@@ -11,6 +11,7 @@ from fa4gen.core.canonical import identity
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import ProblemError
 
+
 @dataclass(frozen=True, slots=True, order=True)
 class KernelSignature:
     """The part of a problem that is compiled into a kernel; all else is a run-time argument."""

@@ -30,8 +30,9 @@ def canonicalise(
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
     cannot take turns; a CTA of one tile has no next Q to fetch; without a threshold every row
-    maximum is needed; without overlap no PV runs under exponentials. On Blackwell: the polynomial takes no more of a row than its fragments hold;
-    P is published when it is complete at the latest; one Q tile has nobody to take turns with.
+    maximum is needed; without overlap no PV runs under exponentials. On Blackwell: the polynomial
+    takes no more of a row than its fragments hold; P is published when it is complete at the
+    latest; one Q tile has nobody to take turns with.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the

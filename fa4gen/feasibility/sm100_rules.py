@@ -178,8 +178,8 @@ def _dtype(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reas
     if signature.dtype.itemsize > 1:
         return None
     message = (
-        f"dtype: got {signature.dtype.value}, allowed on {arch.name}: bf16, fp16; its kernel has no "
-        f"8-bit form; convert Q, K and V"
+        f"dtype: got {signature.dtype.value}, allowed on {arch.name}: bf16, fp16, as its kernel "
+        f"has no 8-bit form; convert Q, K and V"
     )
     return Reason("dtype", message, 1.0)
 

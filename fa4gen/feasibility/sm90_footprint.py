@@ -82,8 +82,8 @@ def accumulator_regs(signature: KernelSignature, config: KernelConfig) -> int:
     """Registers per consumer thread for S, O and P where they live at the same time.
 
     A thread holds half a column of its warpgroup's 64 rows: ``columns / 2`` fp32 registers. P is
-    packed two to a register, four in e4m3. With overlap the next S exists while P still feeds the PV product;
-    without, P grows as S is used up.
+    packed two to a register, four in e4m3. With overlap the next S exists while P still feeds the
+    PV product; without, P grows as S is used up.
     """
     scores = config.tile_n // 2
     out = signature.head_dim_v_padded // 2

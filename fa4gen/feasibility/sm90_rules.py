@@ -123,9 +123,7 @@ def _lazy_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch) 
 
 
 @rule("tile_n")
-def _whole_products(
-    signature: KernelSignature, config: KernelConfig, arch: Arch
-) -> Reason | None:
+def _whole_products(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     """The keys of a block are the K of the PV product: whole MMAs of them."""
     granule = signature.dtype.head_dim_granule
     if config.tile_n % granule == 0:
@@ -138,9 +136,7 @@ def _whole_products(
 
 
 @rule("p_in_registers")
-def _p_in_registers(
-    signature: KernelSignature, config: KernelConfig, arch: Arch
-) -> Reason | None:
+def _p_in_registers(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     if config.p_in_registers or signature.dtype is not DType.E4M3:
         return None
     message = (

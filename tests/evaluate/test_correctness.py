@@ -23,7 +23,8 @@ from fa4gen.evaluate.correctness import (
     slices_compared,
     small_cases,
 )
-from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, reference, run_case, softmax_scale
+from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, run_case, softmax_scale
+from fa4gen.evaluate.gpu_reference import reference
 from fa4gen.numerics.exp2_poly import max_relative_error
 
 CONFIG = KernelConfig(tile_m=64, tile_n=64, pingpong=False)
