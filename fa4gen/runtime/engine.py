@@ -234,10 +234,10 @@ class Engine:
         return self.run_scaled(q, k, v, softmax_scale, causal, descales)
 
     def _filled(self, k: torch.Tensor, descales: inputs.Descales) -> tuple[torch.Tensor, ...]:
-        """The descales, ones where there are none."""
+        """The descales as kernels read them, ones where there are none."""
         import torch
 
-        given = tuple(each for each in descales if each is not None)
+        given = tuple(each.contiguous() for each in descales if each is not None)
         if len(given) == len(descales):
             return given
         key = (k.shape[0], k.shape[2], k.get_device())
@@ -246,7 +246,7 @@ class Engine:
             ones = torch.ones(key[:2], dtype=torch.float32, device=k.device)
             if not self._capturing():  # memory of a graph's pool is the graph's
                 self._ones[key] = ones
-        return tuple(ones if each is None else each for each in descales)
+        return tuple(ones if each is None else each.contiguous() for each in descales)
 
     def _plan_and_launch(
         self,

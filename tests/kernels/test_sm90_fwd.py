@@ -116,7 +116,7 @@ def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> 
 
 
 @pytest.mark.parametrize("shift", [-12.0, -60.0])
-@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.FP16])
 def test_logits_far_below_zero_find_their_maxima(dtype: DType, shift: float) -> None:
     """Where bit patterns do not order floats: all logits negative, some blocks far above others.
 
