@@ -163,7 +163,7 @@ def test_reference_does_not_depend_on_chunking(monkeypatch: pytest.MonkeyPatch) 
 
     inputs = make_inputs(DENSE, Distribution.NORMAL, 5, "cpu")
     whole = reference(inputs, True, 0.1, [(0, 0), (0, 3)])
-    monkeypatch.setattr("fa4gen.evaluate.gpu_check.CHUNK_BYTES", 8 * 260 * 2 * 7)
+    monkeypatch.setattr("fa4gen.evaluate.gpu_reference.CHUNK_BYTES", 8 * 260 * 2 * 7)
     for mine, theirs in zip(reference(inputs, True, 0.1, [(0, 0), (0, 3)]), whole, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -229,5 +229,5 @@ def test_fresh_seeds_give_fresh_inputs() -> None:
     first = make_inputs(DENSE, Distribution.LARGE, 1, "cpu")
     again = make_inputs(DENSE, Distribution.LARGE, 1, "cpu")
     other = make_inputs(DENSE, Distribution.LARGE, 2, "cpu")
-    assert all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
+    assert all(bool((a == b).all()) for a, b in zip(first[:3], again[:3], strict=True))
     assert not bool((first.q == other.q).all())
