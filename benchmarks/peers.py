@@ -114,7 +114,7 @@ def usable(attentions: dict[str, Attention], inputs: Inputs) -> dict[str, Attent
     kept = {}
     for name, attention in attentions.items():
         try:
-            attention(*inputs)
+            attention(*inputs[:3])
             torch.cuda.synchronize()
         except RuntimeError as error:
             if name == "fa4gen":
@@ -163,7 +163,7 @@ def timed(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> tuple[
     buffers = buffers_past_l2(set_bytes, device.identity.l2_bytes, most=16)
     sets = [make_inputs(problem, Distribution.NORMAL, i, device.name) for i in range(buffers)]
     attentions = usable(peers(problem), sets[0])
-    launches = [(lambda i, run=run: run(*sets[i % buffers])) for run in attentions.values()]
+    launches = [(lambda i, run=run: run(*sets[i % buffers][:3])) for run in attentions.values()]
     return list(attentions), interleave(launches, PLAN, bench, buffers=buffers)
 
 

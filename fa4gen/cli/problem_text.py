@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from fa4gen.core.errors import ProblemError
 from fa4gen.core.problem import AttentionProblem
 
-WORDS = "b4, s4096 (or s1x8192), h32 (or h32/8), d128 (or d192,128), bf16 | fp16, dense | causal"
+WORDS = (
+    "b4, s4096 (or s1x8192), h32 (or h32/8), d128 (or d192,128), bf16 | fp16 | e4m3, dense | causal"
+)
 """The words, for messages and help."""
 
 _FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
@@ -16,7 +18,7 @@ _FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"s(\d+)(?:x(\d+))?"), ("seqlen_q", "seqlen_k")),
     (re.compile(r"h(\d+)(?:/(\d+))?"), ("num_heads_q", "num_heads_kv")),
     (re.compile(r"d(\d+)(?:,(\d+))?"), ("head_dim", "head_dim_v")),
-    (re.compile(r"(bf16|fp16)"), ("dtype",)),
+    (re.compile(r"(bf16|fp16|e4m3)"), ("dtype",)),
     (re.compile(r"(dense|causal)"), ("causal",)),
 )
 

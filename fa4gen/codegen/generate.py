@@ -27,6 +27,7 @@ from fa4gen.numerics.exp2_poly import coefficients
 
 CONTEXT_NAMES: tuple[str, ...] = (
     "dtype_name",
+    "out_dtype_name",
     "head_dim",
     "head_dim_v",
     "head_dim_padded",
@@ -119,6 +120,7 @@ def _context(
     return {
         **{knob: all_knobs[knob] for knob in knobs},
         "dtype_name": signature.dtype.cutlass_name,
+        "out_dtype_name": signature.dtype.out.cutlass_name,
         "head_dim": signature.head_dim,
         "head_dim_v": signature.head_dim_v,
         "head_dim_padded": signature.head_dim_padded,

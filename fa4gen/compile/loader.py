@@ -9,24 +9,48 @@ from typing import Any
 
 from fa4gen.compile.artifact import FUNCTION_NAME, Artifact
 from fa4gen.core.config import KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import CompileError, MissingDependency
 from fa4gen.core.workspace import workspace_shapes
 
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def launchable(function: Callable[..., Any], config: KernelConfig) -> Callable[..., Any]:
+def launchable(
+    function: Callable[..., Any], config: KernelConfig, dtype: DType = DType.BF16
+) -> Callable[..., Any]:
     """A loaded forward kernel, called with ``(q, k, v, out, lse, softmax_scale, num_sms)``.
 
-    Where the kernel takes workspace, every call allocates it beside ``lse`` (torch's allocator
-    gives the same memory again, also while a CUDA graph is captured).
+    In e4m3 ``q_descale, k_descale, v_descale`` come before the scale. Where the kernel takes
+    workspace, every call allocates it beside ``lse`` (torch's allocator gives the same memory
+    again, also while a CUDA graph is captured).
     """
+    if dtype is DType.E4M3:
+        return _launchable_e4m3(function, config)
     if workspace_shapes(config, (), 0) is None:
         return function
 
     def launch(q: Any, k: Any, v: Any, out: Any, lse: Any, *rest: Any) -> None:
         shapes = workspace_shapes(config, tuple(lse.shape), out.shape[-1])
         function(q, k, v, out, lse, *map(lse.new_empty, shapes or ()), *rest)
+
+    return launch
+
+
+def _launchable_e4m3(function: Callable[..., Any], config: KernelConfig) -> Callable[..., Any]:
+    """As :func:`launchable`; hands Q, K and V over as bytes, which every version of DLPack knows.
+
+    Source: DLPack 1.1 added the 8-bit floating-point types; torch exports them since 2.10 or so.
+    """
+    import torch
+
+    raw = torch.uint8
+
+    def launch(q: Any, k: Any, v: Any, out: Any, lse: Any, *rest: Any) -> None:
+        shapes = workspace_shapes(config, tuple(lse.shape), out.shape[-1]) or ()
+        descales, scalars = rest[:3], rest[3:]
+        workspace = map(lse.new_empty, shapes)
+        function(q.view(raw), k.view(raw), v.view(raw), out, lse, *descales, *workspace, *scalars)
 
     return launch
 

@@ -144,6 +144,9 @@ class KernelConfig:
     (Hopper)."""
     num_splits: int = _later(1, 1, 32)
     """CTAs that share the keys of a query tile; a second kernel combines their results (Hopper)."""
+    late_pv_wait: bool = _later(False)
+    """Hold the wait for a block's PV back until the next block's exponentials are done; ptxas would
+    move it ahead of them. No effect without ``intra_warpgroup_overlap`` (Hopper)."""
 
     def __post_init__(self) -> None:
         for name in KNOB_NAMES:

@@ -11,17 +11,6 @@ from fa4gen.core.canonical import identity
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import ProblemError
 
-HEAD_DIM_GRANULE = 16
-"""Head dimensions are padded to a multiple of this: K of one 16-bit wgmma or tcgen05 MMA.
-
-Source: PTX ISA, wgmma.mma_async and tcgen05.mma shape tables.
-"""
-
-
-def pad_head_dim(head_dim: int) -> int:
-    """``head_dim`` rounded up to :data:`HEAD_DIM_GRANULE`."""
-    return -(-head_dim // HEAD_DIM_GRANULE) * HEAD_DIM_GRANULE
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class KernelSignature:
@@ -38,17 +27,21 @@ class KernelSignature:
 
     @property
     def head_dim_padded(self) -> int:
-        """Columns of the Q and K tiles."""
-        return pad_head_dim(self.head_dim)
+        """Columns of the Q and K tiles: ``head_dim`` rounded up to the type's granule."""
+        return _round_up(self.head_dim, self.dtype.head_dim_granule)
 
     @property
     def head_dim_v_padded(self) -> int:
         """Columns of the V and O tiles."""
-        return pad_head_dim(self.head_dim_v)
+        return _round_up(self.head_dim_v, self.dtype.head_dim_granule)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""
         return {**asdict(self), "dtype": self.dtype.value}
+
+
+def _round_up(size: int, granule: int) -> int:
+    return -(-size // granule) * granule
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,12 @@ from fa4gen.emulator.emulate import Options
 from fa4gen.emulator.launch import CompiledHost
 from fa4gen.emulator.session import POLICIES, Report, run
 from fa4gen.evaluate.correctness import (
+    DESCALES,
+    E4M3_P_SCALE,
     GROWTH_LOG2_PER_BLOCK,
     GROWTH_SHARES,
     LARGE_FACTOR,
+    P_SCALES,
     Distribution,
     allowed_error,
     allowed_lse_error,
@@ -32,7 +35,11 @@ from fa4gen.evaluate.correctness import (
 from fa4gen.numerics.reference import attention_fp64
 
 Array = npt.NDArray[Any]
-NUMPY_DTYPES: dict[DType, Any] = {DType.BF16: ml_dtypes.bfloat16, DType.FP16: np.float16}
+NUMPY_DTYPES: dict[DType, Any] = {
+    DType.BF16: ml_dtypes.bfloat16,
+    DType.FP16: np.float16,
+    DType.E4M3: ml_dtypes.float8_e4m3fn,
+}
 GROWTH_KEYS = 128
 """Keys over which the logits of the ``growing`` inputs rise by one step."""
 DEFAULT_NUM_SMS = 2
@@ -102,13 +109,26 @@ def emulate_attention(
         EmulationError: the kernel cannot be emulated.
     """
     problem = trial.problem
-    q, k, v = make_inputs(problem, trial.distribution, trial.seed)
-    out, lse = poisoned_outputs(problem)
+    inputs = make_inputs(problem, trial.distribution, trial.seed)
+    descales = make_descales(problem, trial.seed)
+    outputs = poisoned_outputs(problem)
     scale = float(problem.head_dim) ** -0.5
-    arguments = (q, k, v, out, lse, *_workspace(num_splits, lse, out), scale, trial.num_sms)
-    report = run(host, *arguments, policies=policies, options=options)
-    accuracies = compare(problem, (q, k, v), (out, lse), scale, exp2_error)
+    tensors = kernel_tensors(inputs, outputs, descales, num_splits)
+    report = run(host, *tensors, scale, trial.num_sms, policies=policies, options=options)
+    accuracies = compare(problem, inputs, outputs, scale, exp2_error, descales)
     return AttentionReport(trial, report, accuracies)
+
+
+def kernel_tensors(
+    inputs: tuple[Array, Array, Array],
+    outputs: tuple[Array, Array],
+    descales: tuple[Array, ...] = (),
+    num_splits: int = 1,
+) -> tuple[Array, ...]:
+    """The tensors of a kernel's call, in order; 8-bit ones as bytes, as kernels take them."""
+    q, k, v = (x.view(np.uint8) if x.dtype.itemsize == 1 else x for x in inputs)
+    out, lse = outputs
+    return (q, k, v, out, lse, *descales, *_workspace(num_splits, lse, out))
 
 
 def _workspace(num_splits: int, lse: Array, out: Array) -> list[Array]:
@@ -139,11 +159,20 @@ def make_inputs(
     return q.astype(dtype), k.astype(dtype), v.astype(dtype)
 
 
+def make_descales(problem: AttentionProblem, seed: int) -> tuple[Array, ...]:
+    """Descales of Q, K and V, float32 ``(batch, num_heads_kv)``; none of 16-bit types."""
+    if problem.dtype is not DType.E4M3:
+        return ()
+    rng = np.random.default_rng((seed, 1))
+    shape = (problem.batch, problem.num_heads_kv)
+    return tuple(rng.uniform(*DESCALES, shape).astype(np.float32) for _ in range(3))
+
+
 def poisoned_outputs(problem: AttentionProblem) -> tuple[Array, Array]:
     """O and LSE full of NaN."""
     p = problem
     shape = (p.batch, p.seqlen_q, p.num_heads_q, p.head_dim_v)
-    out = np.full(shape, np.nan, NUMPY_DTYPES[p.dtype])
+    out = np.full(shape, np.nan, NUMPY_DTYPES[p.dtype.out])
     return out, np.full((p.batch, p.num_heads_q, p.seqlen_q), np.nan, np.float32)
 
 
@@ -153,15 +182,19 @@ def compare(
     outputs: tuple[Array, Array],
     scale: float,
     exp2_error: float,
+    descales: tuple[Array, ...] = (),
 ) -> tuple[Accuracy, Accuracy]:
-    """O and LSE against float64, by the rule of :mod:`fa4gen.evaluate.correctness`."""
-    q, k, v = inputs
+    """O and LSE against float64, by the rule of :mod:`fa4gen.evaluate.correctness`.
+
+    Products count as exactly summed, as the emulator sums them unless told otherwise.
+    """
+    q, k, v = _true_values(inputs, descales)
     o64, lse64 = attention_fp64(q, k, v, scale, problem.causal)
     square, _ = attention_fp64(q, k, v.astype(np.float64) ** 2, scale, problem.causal)
     spread = np.sqrt(np.maximum(square - o64**2, 0.0))
-    o16, lse32 = _same_precision(problem, inputs, scale)
-    roundoff = problem.dtype.unit_roundoff
-    flat = allowed_error(float(np.abs(o16 - o64).max()), float(np.abs(o64).max()), roundoff)
+    worst, lse32 = _same_precision(problem, (q, k, v), scale, o64)
+    roundoff = problem.dtype.out.unit_roundoff
+    flat = allowed_error(worst, float(np.abs(o64).max()), roundoff)
     bound = spread * exp2_share(exp2_error)
     error = np.nan_to_num(np.abs(outputs[0].astype(np.float64) - o64), nan=np.inf)
     at = int((error - bound).argmax())
@@ -181,11 +214,28 @@ def _compare_lse(lse: Array, lse64: Array, lse32: Array, exp2_error: float) -> A
     return Accuracy("LSE", error, allowed_lse_error(baseline, largest, exp2_error))
 
 
+def _true_values(
+    inputs: tuple[Array, Array, Array], descales: tuple[Array, ...]
+) -> tuple[Array, Array, Array]:
+    """Q, K and V times their descales."""
+    if not descales:
+        return inputs
+    group = inputs[0].shape[2] // inputs[1].shape[2]
+    of_heads = np.repeat(descales[0], group, axis=1), *descales[1:]
+    q, k, v = (
+        x.astype(np.float64) * descale[:, None, :, None]
+        for x, descale in zip(inputs, of_heads, strict=True)
+    )
+    return q, k, v
+
+
 def _same_precision(
-    problem: AttentionProblem, inputs: tuple[Array, Array, Array], scale: float
-) -> tuple[Array, Array]:
-    """As PyTorch computes it: float32 softmax, P and O rounded to 16 bits."""
-    dtype = NUMPY_DTYPES[problem.dtype]
+    problem: AttentionProblem, inputs: tuple[Array, Array, Array], scale: float, o64: Array
+) -> tuple[float, Array]:
+    """The largest error of O, and the LSE, as PyTorch computes them: float32 softmax, P and O
+    rounded to 16 bits; in e4m3 P to 8 bits, relative to its row maximum, the worst of some draws.
+    """
+    dtype, out_dtype = NUMPY_DTYPES[problem.dtype], NUMPY_DTYPES[problem.dtype.out]
     group = problem.qhead_per_kvhead
     q, k, v = (x.astype(np.float32).transpose(0, 2, 1, 3) for x in inputs)
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
@@ -199,6 +249,14 @@ def _same_precision(
         p = np.exp(scores - peak)
         total = p.sum(-1, keepdims=True)
         lse = (peak + np.log(total))[..., 0]
-        p = p / np.maximum(total, np.float32(1e-30))
-    out = (p.astype(dtype).astype(np.float32) @ v).astype(dtype).astype(np.float64)
-    return out.transpose(0, 2, 1, 3), np.asarray(lse, np.float64)
+        total = np.maximum(total, np.float32(1e-30))
+    draws = [(p / total, np.float32(1.0))]
+    if problem.dtype is DType.E4M3:
+        lifts = [np.float32(E4M3_P_SCALE * factor) for factor in P_SCALES]
+        draws = [(p * lift, lift * total) for lift in lifts]
+    exact, worst = o64.transpose(0, 2, 1, 3), 0.0
+    for weights, divisor in draws:
+        product = weights.astype(dtype).astype(np.float32) @ v
+        out = (product / divisor).astype(out_dtype).astype(np.float64)
+        worst = max(worst, float(np.abs(out - exact).max()))
+    return worst, np.asarray(lse, np.float64)

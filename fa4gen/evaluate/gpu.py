@@ -279,7 +279,8 @@ class GpuEvaluator:
             outcome = Outcome.RENDER_ERROR if render else Outcome.COMPILE_ERROR
             raise KernelFailure(outcome, str(build))
         seed = self._settings.seed if self._settings.seed is not None else secrets.randbits(31)
-        ref = KernelRef(build.artifact_id, str(build.object_path), config, _exp2_error(config))
+        path, error = str(build.object_path), _exp2_error(config)
+        ref = KernelRef(build.artifact_id, path, config, error, problem.dtype)
         kernel = (problem.signature, build.artifact_id)
         request = CheckRequest(problem, ref, seed, own_shape_only=kernel in self._passed_small)
         try:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.correctness import (
+    DESCALES,
     GROWTH_LOG2_PER_BLOCK,
     GROWTH_SHARES,
     LARGE_FACTOR,
@@ -24,12 +26,14 @@ from fa4gen.evaluate.correctness import (
     allowed_lse_error,
     exp2_share,
 )
+from fa4gen.evaluate.gpu_reference import Reference, reference
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kernel = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor", float], object]
-"""``kernel(q, k, v, out, lse, softmax_scale)`` on torch's current stream."""
+Kernel = Callable[..., object]
+"""``kernel(q, k, v, out, lse, softmax_scale)`` on torch's current stream; in e4m3 with ``q_descale,
+k_descale, v_descale`` before the scale."""
 
 GUARD_ELEMENTS = 4096
 """Elements before and after each output that no kernel may touch; keeps its alignment."""
@@ -39,18 +43,6 @@ POISON_16 = 0x7FA5
 POISON_32 = 0x7FA5A5A5
 """The same for float32."""
 
-P_SCALES = tuple(2 ** (i / 8) for i in range(8))
-"""Factors on P before it is rounded to 16 bits (and taken out again afterwards). A kernel's P is
-relative to a running maximum, so its roundings are another draw than softmax's; one draw alone
-makes a baseline that a right kernel now and then exceeds twofold.
-
-Source: simulation of 900 problems of 512 x 512 at head_dim 128, bf16, P relative to the maximum of
-the last 128 keys, 2026-11-21: the largest error over the allowed one was 1.20 with one draw (above
-1 four times), 1.09 with four (once), 0.86 with eight and with sixteen."""
-
-CHUNK_BYTES = 512 << 20
-"""Largest float64 score matrix held at once by the reference."""
-
 
 class Inputs(NamedTuple):
     """Q, K and V of one launch."""
@@ -58,23 +50,12 @@ class Inputs(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
+    descales: tuple[Tensor, ...] = ()
+    """In e4m3 those of Q, K and V, float32 ``(batch, num_heads_kv)`` each."""
 
-
-class Reference(NamedTuple):
-    """Float64 attention of some (batch, head) slices, and the same-precision computation.
-
-    ``lse`` and ``lse_32`` are ``(slices, seqlen_q)``, the rest ``(slices, seqlen_q, head_dim_v)``.
-    """
-
-    o: Tensor
-    lse: Tensor
-    spread: Tensor
-    """Standard deviation of V under the row's softmax weights."""
-    lse_32: Tensor
-    error_16: Tensor
-    """Error of the same-precision O."""
-    worst_16: Tensor
-    """Largest such error over :data:`P_SCALES`."""
+    def launch(self, kernel: Kernel, output: Output, scale: float) -> object:
+        """Run a kernel on these tensors."""
+        return kernel(*self[:3], output.out, output.lse, *self.descales, scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +81,7 @@ class Output:
         lse_shape = (problem.batch, problem.num_heads_q, problem.seqlen_q)
         self._out_bits, out = _guarded(out_shape, torch.int16, device)
         self._lse_bits, lse = _guarded(lse_shape, torch.int32, device)
-        self.out = out.view(getattr(torch, problem.dtype.torch_name))
+        self.out = out.view(getattr(torch, problem.dtype.out.torch_name))
         self.lse = lse.view(torch.float32)
 
     def poison(self) -> None:
@@ -157,7 +138,7 @@ def make_inputs(
     device: str,
     tile_n: int = 128,
 ) -> Inputs:
-    """Fresh random Q, K and V of the problem's type.
+    """Fresh random Q, K and V of the problem's type, and their descales where it has any.
 
     Args:
         tile_n: keys of one KV block; the growth of ``GROWING`` is set per block.
@@ -185,85 +166,12 @@ def make_inputs(
         q[..., 0] = (amplitude * shares[rows])[None, :, None]
         ramp = torch.arange(problem.seqlen_k, device=device) / problem.seqlen_k
         k[..., 0] = (amplitude * ramp)[None, :, None]
-    return Inputs(q.to(dtype), k.to(dtype), v.to(dtype))
-
-
-def reference(
-    inputs: Inputs, causal: bool, scale: float, slices: Sequence[tuple[int, int]]
-) -> Reference:
-    """Float64 attention and the same-precision computation of ``slices``, chunked over rows."""
-    import torch
-
-    group = inputs.q.shape[2] // inputs.k.shape[2]
-    batches = torch.tensor([b for b, _ in slices], device=inputs.q.device)
-    heads = torch.tensor([h for _, h in slices], device=inputs.q.device)
-    q = inputs.q[batches, :, heads]
-    k = inputs.k[batches, :, heads // group]
-    v = inputs.v[batches, :, heads // group]
-    rows, keys = q.shape[1], k.shape[1]
-    step = max(1, CHUNK_BYTES // (8 * keys * len(slices)))
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        parts = []
-        for begin in range(0, rows, step):
-            chunk = q[:, begin : begin + step]
-            row = torch.arange(begin, begin + chunk.shape[1], device=q.device)
-            hidden = None
-            if causal:
-                hidden = torch.arange(keys, device=q.device) > row[:, None] + keys - rows
-            exact = _exact(chunk, k, v, scale, hidden)
-            parts.append((*exact, *_same((chunk, k, v), scale, hidden, exact[0])))
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    return Reference(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
-
-
-def _exact(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """O, LSE and the spread of V in float64."""
-    p, row_sum, lse = _weights(q.double(), k.double(), scale, hidden)
-    p = p / row_sum.clamp_min(1e-300).unsqueeze(-1)
-    v64 = v.double()
-    o = p @ v64
-    spread = (p @ v64.square() - o.square()).clamp_min_(0).sqrt_()
-    return o, lse, spread
-
-
-def _same(
-    qkv: tuple[Tensor, Tensor, Tensor], scale: float, hidden: Tensor | None, o: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As PyTorch computes it: float32 softmax, P and O rounded to 16 bits.
-
-    Gives the LSE, the error of O against ``o``, and the largest error over :data:`P_SCALES`.
-    """
-    import torch
-
-    q, k, v = qkv
-    p, row_sum, lse = _weights(q.float(), k.float(), scale, hidden)
-    p /= row_sum.clamp_min(1e-30).unsqueeze(-1)
-    v32 = v.float()
-    errors = []
-    for factor in P_SCALES:
-        rounded = (p * factor).to(v.dtype).float() @ v32
-        errors.append(((rounded / factor).to(v.dtype).double() - o).abs())
-    return lse, errors[0], torch.stack(errors).amax(0)
-
-
-def _weights(
-    q: Tensor, k: Tensor, scale: float, hidden: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``exp(s - max)``, its row sums and the LSE; a row that sees nothing gives 0, 0, -inf."""
-    scores = q @ k.transpose(-1, -2)
-    scores *= scale
-    if hidden is not None:
-        scores.masked_fill_(hidden, -math.inf)
-    row_max = scores.amax(-1)
-    base = row_max.clamp_min(-1e30)  # -inf would make exp(-inf + inf) a NaN
-    p = scores.sub_(base.unsqueeze(-1)).exp_()
-    row_sum = p.sum(-1)
-    return p, row_sum, base.where(row_max.isfinite(), row_max) + row_sum.log()
+    tensors = q.to(dtype), k.to(dtype), v.to(dtype)
+    if problem.dtype is not DType.E4M3:
+        return Inputs(*tensors)
+    low, high = DESCALES
+    drawn = torch.rand((3, problem.batch, problem.num_heads_kv), generator=generator, device=device)
+    return Inputs(*tensors, tuple(drawn * (high - low) + low))
 
 
 def compare(case: CheckCase, output: Output, wanted: Reference, exp2_error: float) -> CaseResult:
@@ -274,7 +182,7 @@ def compare(case: CheckCase, output: Output, wanted: Reference, exp2_error: floa
     o = torch.stack([output.out[b, :, h] for b, h in slices]).double()
     lse = torch.stack([output.lse[b, h] for b, h in slices]).double()
     error = (o - wanted.o).abs().nan_to_num(nan=math.inf)
-    roundoff = case.problem.dtype.unit_roundoff
+    roundoff = case.problem.dtype.out.unit_roundoff
     bound = wanted.spread * exp2_share(exp2_error)
     flat = allowed_error(float(wanted.worst_16.max()), float(wanted.o.abs().max()), roundoff)
     excess = error - bound - flat
@@ -362,7 +270,7 @@ def run_case(
     runs = []
     for _ in range(2):
         output.poison()
-        launch(lambda: kernel(*inputs, output.out, output.lse, scale))
+        launch(lambda: inputs.launch(kernel, output, scale))
         if fault := output.fault():
             return CaseResult(case.kind, math.inf, 0.0, f"{case.kind}: {fault}")
         runs.append(output.bits())

@@ -235,15 +235,16 @@ class Worker:
         inputs, output = one
         output.poison()
         label = f"timing {ref.artifact_id}"
-        self._launch(ref, label, lambda: kernel(*inputs, output.out, output.lse, scale))
+        self._launch(ref, label, lambda: inputs.launch(kernel, output, scale))
         return output.bits()
 
 
 def input_bytes(problem: AttentionProblem) -> int:
     """Bytes of Q, K, V and O."""
-    q = problem.seqlen_q * problem.num_heads_q * (problem.head_dim + problem.head_dim_v)
+    rows = problem.seqlen_q * problem.num_heads_q
     kv = problem.seqlen_k * problem.num_heads_kv * (problem.head_dim + problem.head_dim_v)
-    return problem.batch * (q + kv) * problem.dtype.itemsize
+    read = (rows * problem.head_dim + kv) * problem.dtype.itemsize
+    return problem.batch * (read + rows * problem.head_dim_v * problem.dtype.out.itemsize)
 
 
 def _rotating(
@@ -254,7 +255,7 @@ def _rotating(
     def launch(index: int) -> None:
         inputs, output = sets[index % len(sets)]
         try:
-            kernel(*inputs, output.out, output.lse, scale)
+            inputs.launch(kernel, output, scale)
         except Exception as error:
             raise LaunchError(ref.artifact_id, f"timing: {_one_line(error)}") from error
 
@@ -283,10 +284,10 @@ def artifact_loader(num_sms: int) -> Loader:
         path = Path(ref.object_path)
         unknown = ResourceUse(0, 0, 0, 0)
         function = load(Artifact(ref.artifact_id, path, path, unknown, 0.0))
-        function = launchable(function, ref.config)
+        function = launchable(function, ref.config, ref.dtype)
 
-        def kernel(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, s: float) -> None:
-            function(q, k, v, out, lse, s, num_sms)
+        def kernel(*arguments: Tensor | float) -> None:
+            function(*arguments, num_sms)
 
         return kernel
 

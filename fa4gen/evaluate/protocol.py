@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from fa4gen.core.config import KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import EvaluationError
 from fa4gen.core.evaluation import MeasurementPolicy
 from fa4gen.core.problem import AttentionProblem
@@ -58,6 +59,8 @@ class KernelRef:
     config: KernelConfig
     exp2_error: float = 0.0
     """Largest relative error of its exp2; 0 for the hardware's own."""
+    dtype: DType = DType.BF16
+    """Of Q, K and V: 8-bit kernels are called in another way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,12 @@ from fa4gen.core.outcome import Outcome
 from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.emulator.decode import Program
 from fa4gen.evaluate.correctness import Distribution
-from fa4gen.evaluate.emulated import make_inputs, poisoned_outputs
+from fa4gen.evaluate.emulated import (
+    kernel_tensors,
+    make_descales,
+    make_inputs,
+    poisoned_outputs,
+)
 from fa4gen.evaluate.model import ModelEvaluator
 from fa4gen.hardware import Arch, Sku
 from fa4gen.perf import Prediction
@@ -64,10 +69,10 @@ def recorder(artifact: Artifact, arch: Arch, seed: int = 0) -> Record:
     host = host_of_artifact(artifact, arch.target)
 
     def run(problem: AttentionProblem, num_sms: int) -> list[Tape]:
-        q, k, v = make_inputs(problem, Distribution.NORMAL, seed=seed)
-        out, lse = poisoned_outputs(problem)
-        scale = float(problem.head_dim) ** -0.5
-        return record(host, q, k, v, out, lse, scale, num_sms)
+        inputs = make_inputs(problem, Distribution.NORMAL, seed=seed)
+        descales = make_descales(problem, seed)
+        tensors = kernel_tensors(inputs, poisoned_outputs(problem), descales)
+        return record(host, *tensors, float(problem.head_dim) ** -0.5, num_sms)
 
     return run
 

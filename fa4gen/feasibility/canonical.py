@@ -30,8 +30,9 @@ def canonicalise(
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
     cannot take turns; a CTA of one tile has no next Q to fetch; without a threshold every row
-    maximum is needed. On Blackwell: the polynomial takes no more of a row than its fragments hold;
-    P is published when it is complete at the latest; one Q tile has nobody to take turns with.
+    maximum is needed; without overlap no PV runs under exponentials. On Blackwell: the polynomial
+    takes no more of a row than its fragments hold; P is published when it is complete at the
+    latest; one Q tile has nobody to take turns with.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the
@@ -64,6 +65,8 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes |= {"lazy_row_max": False, "speculative_exp2": False}
     elif config.speculative_exp2:
         changes["lazy_row_max"] = False  # nothing would read it
+    if not config.intra_warpgroup_overlap or config.speculative_exp2:
+        changes["late_pv_wait"] = False
     if derive:
         changes["regs_consumer"] = full_regs_consumer(config, arch)
     return changes

@@ -112,9 +112,10 @@ def head_dim(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Re
     return None
 
 
-P_HEADROOM_LOG2 = {DType.FP16: 14.0, DType.BF16: 64.0}
+P_HEADROOM_LOG2 = {DType.FP16: 14.0, DType.BF16: 64.0, DType.E4M3: 8.0}
 """Powers of two that P may exceed 1 by. fp16 ends at 65504, just below 2 ** 16; bf16 has float32's
-range, of which this leaves 2 ** 63 for row sums and for V."""
+range, of which this leaves 2 ** 63 for row sums and for V; e4m3 ends at 448 = 2 ** 8.8, and what a
+threshold leaves of 8 its kernel uses to lift P away from the few digits of small numbers."""
 
 
 @rule("rescale_threshold_log2")

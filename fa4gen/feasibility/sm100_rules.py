@@ -173,8 +173,20 @@ def _num_splits(signature: KernelSignature, config: KernelConfig, arch: Arch) ->
     return Reason("num_splits", message, float(config.num_splits - 1))
 
 
+@rule()
+def _dtype(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if signature.dtype.itemsize > 1:
+        return None
+    message = (
+        f"dtype: got {signature.dtype.value}, allowed on {arch.name}: bf16, fp16, as its kernel "
+        f"has no 8-bit form; convert Q, K and V"
+    )
+    return Reason("dtype", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
+        _dtype,
         head_dim,
         _tile,
         _tmem,

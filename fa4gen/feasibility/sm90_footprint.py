@@ -9,6 +9,7 @@ head_dim_v_padded)``, S and P ``(tile_m, tile_n)``, O ``(tile_m, head_dim_v_padd
 from __future__ import annotations
 
 from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility.common import (
     MAX_REGS_SETMAXNREG,
@@ -35,6 +36,10 @@ at a cost of 21 to 67 %; with 28 (head_dim 128, 192x80, 152 registers) nothing; 
 96, 192x160, and head_dim 128, 192x128, 160 registers and P in shared memory) 16 to 24 B, at a cost
 of 0 to 3 %.
 """
+
+WIDE_V_COLUMNS = 128
+"""Columns of V up to which an e4m3 kernel has as many slots for V as loaded as for its transpose.
+Source: templates/sm90/fwd.py.j2."""
 
 
 def num_consumer_warpgroups(config: KernelConfig) -> int:
@@ -77,13 +82,14 @@ def accumulator_regs(signature: KernelSignature, config: KernelConfig) -> int:
     """Registers per consumer thread for S, O and P where they live at the same time.
 
     A thread holds half a column of its warpgroup's 64 rows: ``columns / 2`` fp32 registers. P is
-    packed two to a register. With overlap the next S exists while P still feeds the PV product;
-    without, P grows as S is used up.
+    packed two to a register, four in e4m3. With overlap the next S exists while P still feeds the
+    PV product; without, P grows as S is used up.
     """
     scores = config.tile_n // 2
     out = signature.head_dim_v_padded // 2
     p_beside_scores = config.p_in_registers and config.intra_warpgroup_overlap
-    return scores + out + (config.tile_n // 4 if p_beside_scores else 0)
+    packed = config.tile_n * signature.dtype.itemsize // 8
+    return scores + out + (packed if p_beside_scores else 0)
 
 
 def consumer_regs_needed(signature: KernelSignature, config: KernelConfig) -> int:
@@ -95,17 +101,26 @@ def smem_buffers(signature: KernelSignature, config: KernelConfig) -> dict[str, 
     """Bytes of each shared buffer, every tile rounded up to its alignment.
 
     O is written over Q, which is no longer read by then; with ``q_prefetch`` there are two of them.
+    In e4m3 the ring of V holds its transpose, and what TMA brings has slots of its own: as many, or
+    one where V is wider than :data:`WIDE_V_COLUMNS`.
     """
     itemsize = signature.dtype.itemsize
     k_tile = config.tile_n * signature.head_dim_padded * itemsize
     v_tile = config.tile_n * signature.head_dim_v_padded * itemsize
-    q_and_o = config.tile_m * max(signature.head_dim_padded, signature.head_dim_v_padded) * itemsize
+    q_row = signature.head_dim_padded * itemsize
+    o_row = signature.head_dim_v_padded * signature.dtype.out.itemsize
+    q_and_o = config.tile_m * max(q_row, o_row)
     q_stages = 2 if config.q_prefetch else 1
     p_tile = 0 if config.p_in_registers else config.tile_m * config.tile_n * itemsize
+    v_slots = 0
+    if signature.dtype is DType.E4M3:
+        wide = signature.head_dim_v_padded > WIDE_V_COLUMNS
+        v_slots = 1 if wide else config.num_kv_stages
     return {
         "Q/O": aligned(q_stages * q_and_o),
         "K": aligned(config.num_kv_stages * k_tile),
         "V": aligned(config.num_kv_stages * v_tile),
+        "V as loaded": aligned(v_slots * v_tile),
         "P": aligned(p_tile),
         "barriers": SMEM_RESERVE_BYTES,
     }

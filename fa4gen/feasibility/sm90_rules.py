@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.core.verdict import Reason
 from fa4gen.feasibility.common import (
@@ -132,6 +133,30 @@ def _speculative_exp2(signature: KernelSignature, config: KernelConfig, arch: Ar
     return Reason("speculative_exp2", message, 1.0)
 
 
+@rule("tile_n")
+def _whole_products(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    """The keys of a block are the K of the PV product: whole MMAs of them."""
+    granule = signature.dtype.head_dim_granule
+    if config.tile_n % granule == 0:
+        return None
+    message = (
+        f"tile_n: got {config.tile_n}, allowed in {signature.dtype.value}: multiples of {granule}, "
+        f"K of one wgmma ({config.tile_n} % {granule} = {config.tile_n % granule}); change tile_n"
+    )
+    return Reason("tile_n", message, config.tile_n % granule / granule)
+
+
+@rule("p_in_registers")
+def _p_in_registers(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if config.p_in_registers or signature.dtype is not DType.E4M3:
+        return None
+    message = (
+        "p_in_registers: got false in e4m3, allowed: true, since keys are in the order in which "
+        "registers hold P; turn p_in_registers on"
+    )
+    return Reason("p_in_registers", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -144,6 +169,8 @@ FAMILY = Family(
         _q_prefetch,
         _lazy_row_max,
         _speculative_exp2,
+        _whole_products,
+        _p_in_registers,
         rescale_threshold,
         pack_gqa,
     ),

@@ -50,7 +50,7 @@ class Arch:
     l2_bytes_per_clk_sm: int
     """What one SM gets from L2 when all ask."""
     mma_flops_per_clk_sm: Mapping[str, int] = field(hash=False)
-    """Dense FLOP of the tensor cores by dtype (``bf16``, ``fp16``)."""
+    """Dense FLOP of the tensor cores by dtype (``bf16``, ``fp16``, ``e4m3``)."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
     """Where each number comes from, by field name."""
 
@@ -69,7 +69,7 @@ _FACTS = (
     "smem_bytes_per_clk_sm",
     "l2_bytes_per_clk_sm",
 )
-_DTYPES = ("bf16", "fp16")
+_DTYPES = ("bf16", "fp16", "e4m3")
 
 
 def list_archs() -> tuple[str, ...]:

@@ -89,8 +89,9 @@ def dram_bytes(problem: AttentionProblem) -> int:
     """Bytes that must cross the DRAM bus: Q, K, V and O once, and the fp32 LSE."""
     rows_q = problem.batch * problem.seqlen_q * problem.num_heads_q
     rows_k = problem.batch * problem.seqlen_k * problem.num_heads_kv
-    dims = problem.head_dim + problem.head_dim_v
-    return (rows_q + rows_k) * dims * problem.dtype.itemsize + rows_q * 4
+    read = rows_q * problem.head_dim + rows_k * (problem.head_dim + problem.head_dim_v)
+    written = rows_q * problem.head_dim_v * problem.dtype.out.itemsize
+    return read * problem.dtype.itemsize + written + rows_q * 4
 
 
 def combine_bytes(problem: AttentionProblem, config: KernelConfig) -> int:
@@ -109,7 +110,7 @@ def _tile_overhead(
     rows = rows_per_cta(config, arch)
     q_bytes = rows * signature.head_dim_padded * itemsize
     k_bytes = config.tile_n * signature.head_dim_padded * itemsize / config.cta_group
-    out_bytes = rows * signature.head_dim_v_padded * itemsize
+    out_bytes = rows * signature.head_dim_v_padded * signature.dtype.out.itemsize
     goes_on = config.scheduler in (Scheduler.PERSISTENT, Scheduler.CLC)
     if goes_on:  # the producer fetches K and V of the next tile while this one is stored
         start = cal.NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from fa4gen.core.dtypes import DType
 from fa4gen.hardware import Arch
 
-FP8_BYTES = 1
-FP8_SPEEDUP = 2
-"""Of the tensor cores, over 16-bit types. Source: NVIDIA data sheets of H100 and B200."""
-
 EXCHANGED_TILES = 1.5
 """Tiles of dS that a CTA of a pair moves to and from its peer, through distributed shared memory.
 
@@ -64,7 +60,7 @@ def forward_roofline(
     head_dims: tuple[int, int],
     arch: Arch,
     *,
-    dtype: DType | None = DType.BF16,
+    dtype: DType = DType.BF16,
     cta_group: int = 1,
 ) -> Roofline:
     """S = Q K^T and O += P V of one CTA.
@@ -73,7 +69,7 @@ def forward_roofline(
         tile: (M, N): query rows of the CTA, keys of the block.
         head_dims: of Q and K, and of V.
         arch: the SM.
-        dtype: of the operands; ``None`` for 8 bits.
+        dtype: of the operands.
         cta_group: CTAs that share an MMA: each holds half of K and V.
 
     P comes from registers (Hopper) or tensor memory (Blackwell), so that only V counts for the
@@ -84,14 +80,14 @@ def forward_roofline(
     """
     m, n = tile
     d, dv = head_dims
-    itemsize, rate = _operands(arch, dtype)
+    rate = float(arch.mma_flops_per_clk_sm[dtype])
     macs = m * n * (d + dv)
     instructions = math.ceil(m / arch.mma_rows)
     keys = n / cta_group
     elements = instructions * (arch.mma_rows * d + keys * (d + dv))
     return Roofline(
         mma=2.0 * macs / rate,
-        smem=elements * itemsize / arch.smem_bytes_per_clk_sm,
+        smem=elements * dtype.itemsize / arch.smem_bytes_per_clk_sm,
         exp=m * n / arch.mufu_per_clk_sm,
     )
 
@@ -126,10 +122,3 @@ def backward_roofline(
         exp=m * n / arch.mufu_per_clk_sm,
     )
     return roofline, traffic
-
-
-def _operands(arch: Arch, dtype: DType | None) -> tuple[int, float]:
-    """Bytes of an element, and FLOP per cycle."""
-    if dtype is None:
-        return FP8_BYTES, float(arch.mma_flops_per_clk_sm[DType.BF16] * FP8_SPEEDUP)
-    return dtype.itemsize, float(arch.mma_flops_per_clk_sm[dtype])

@@ -7,6 +7,7 @@ the elements. All figures are SM cycles for the whole CTA.
 from __future__ import annotations
 
 from fa4gen.core.config import Exp2Placement, KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility.sm90_footprint import (
     BOOKKEEPING_REGS,
@@ -28,6 +29,14 @@ ALU_SLOTS_PER_ELEMENT = 1.5
 LAZY_SLOTS_SAVED_PER_ELEMENT = 0.5
 """Of both, what testing integer maxima saves: one instruction takes the maximum of three.
 Source: counted from the template."""
+
+E4M3_SLOTS_PER_ELEMENT = 0.25
+"""Issue slots, on the ALU, that e4m3 adds: joining two pairs of P in a word. Source: counted in the
+SASS of the kernels for head_dim 64, 128 and 256."""
+
+TURN_SLOTS_PER_BYTE = 7 * 32 / 512
+"""Lane slots in which producer warps turn a byte of V over, in e4m3: ldmatrix, four prmt, an
+address and stmatrix for 512 bytes. Source: counted in the SASS, as above."""
 
 POLYNOMIAL_EXTRA_SLOTS = 5
 """Issue slots of a polynomial exponential besides one FMA per degree: round to integer (2),
@@ -97,10 +106,16 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     slots = elements * (SLOTS_PER_ELEMENT - saved + (1.0 - fraction) + fraction * polynomial_slots)
     alu_slots = elements * (ALU_SLOTS_PER_ELEMENT - saved + 2.0 * fraction)
     kv_bytes = tile_n * dims * itemsize
+    turned_bytes = 0
+    if signature.dtype is DType.E4M3:
+        turned_bytes = tile_n * signature.head_dim_v_padded
+        slots += elements * E4M3_SLOTS_PER_ELEMENT + turned_bytes * TURN_SLOTS_PER_BYTE
+        alu_slots += elements * E4M3_SLOTS_PER_ELEMENT
     # Every 64-row MMA reads its own rows of Q (and of P) and all of K and V once more.
     a_bytes = ROWS_PER_WARPGROUP * signature.head_dim_padded * itemsize
     p_bytes = 0 if config.p_in_registers else 2 * ROWS_PER_WARPGROUP * tile_n * itemsize
     smem_bytes = (a_bytes + kv_bytes + p_bytes) * num_consumer_warpgroups(config) + kv_bytes
+    smem_bytes += 2 * turned_bytes
     mma_rate = arch.mma_flops_per_clk_sm[signature.dtype] * cal.MMA_EFFICIENCY
     return {
         "mma": 2.0 * elements * dims / mma_rate,

@@ -6,7 +6,7 @@ Imported when the function is first asked for, since it needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack, overload
 
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.runtime import inputs
@@ -33,6 +33,14 @@ class _Torch(NamedTuple):
     jit_tracing: Callable[[], bool]
 
 
+class NamedDescales(TypedDict, total=False):
+    """Descales by keyword, float32 ``(batch, num_heads_kv)``."""
+
+    q_descale: torch.Tensor | None
+    k_descale: torch.Tensor | None
+    v_descale: torch.Tensor | None
+
+
 def _bind() -> _Torch:
     import torch
 
@@ -49,6 +57,7 @@ def _bind() -> _Torch:
 _Tensor, _tracing, _grad_enabled, _dispatch_modes, _transforms, _jit_tracing = _bind()
 _op = fwd_op()
 _run = engine().run
+_run_scaled = engine().run_scaled
 
 
 @overload
@@ -60,6 +69,7 @@ def flash_attn_func(
     causal: bool = ...,
     *,
     return_lse: Literal[False] = ...,
+    **descales: Unpack[NamedDescales],
 ) -> torch.Tensor: ...
 
 
@@ -72,6 +82,7 @@ def flash_attn_func(
     causal: bool = ...,
     *,
     return_lse: Literal[True],
+    **descales: Unpack[NamedDescales],
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
@@ -83,8 +94,9 @@ def flash_attn_func(
     causal: bool = False,
     *,
     return_lse: bool = False,
+    **descales: Unpack[NamedDescales],
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """``softmax(softmax_scale * Q K^T + mask) V`` on CUDA tensors in bf16 or fp16.
+    """``softmax(softmax_scale * Q K^T + mask) V`` on CUDA tensors in bf16, fp16 or (Hopper) e4m3.
 
     The kernel is the one the tuning table has for this problem on this GPU, else the nearest, else
     the cycle model's pick; ``fa4gen explain`` shows which and why. The first call of a kernel
@@ -101,15 +113,18 @@ def flash_attn_func(
         causal: row ``i`` sees keys ``j <= i + seqlen_k - seqlen_q`` (aligned bottom-right).
         return_lse: also give the natural logarithm of the sum of exponentials of the scaled
             scores.
+        **descales: ``q_descale``, ``k_descale``, ``v_descale``, for ``torch.float8_e4m3fn`` only:
+            float32 ``(batch, num_heads_kv)``, positive; the true Q is ``q * q_descale``, K and V
+            likewise. Ones by default.
 
     Any strides are accepted. Views whose rows are contiguous and whose base and other strides are
     multiples of 16 bytes are read in place, e.g. transposed heads; others, and head dimensions
-    that are no multiple of 8, cost a copy of the tensor.
+    that are no multiple of 16 bytes, cost a copy of the tensor.
 
     Returns:
-        ``out``, contiguous, ``(batch, seqlen_q, num_heads_q, head_dim_v)`` in the type of q; or
-        ``(out, lse)`` with ``lse`` float32 ``(batch, num_heads_q, seqlen_q)``. A row that sees no
-        key is 0 in ``out`` and -inf in ``lse``.
+        ``out``, contiguous, ``(batch, seqlen_q, num_heads_q, head_dim_v)`` in the type of q, or in
+        bf16 where q is e4m3; or ``(out, lse)`` with ``lse`` float32 ``(batch, num_heads_q,
+        seqlen_q)``. A row that sees no key is 0 in ``out`` and -inf in ``lse``.
 
     Raises:
         InputError: tensors that no kernel accepts, or that require gradients.
@@ -126,12 +141,29 @@ def flash_attn_func(
         or _transforms() is not None
         or _jit_tracing()
     ):
-        out, lse = _through_op(q, k, v, softmax_scale, causal)
+        out, lse = _through_op(q, k, v, softmax_scale, causal, _in_order(descales))
     else:
         if _grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             inputs.refuse_grad(q, k, v)
-        out, lse = _run(q, k, v, softmax_scale, causal)
+        if not descales:
+            out, lse = _run(q, k, v, softmax_scale, causal)
+        else:
+            out, lse = _run_scaled(q, k, v, softmax_scale, causal, _in_order(descales))
     return (out, lse) if return_lse else out
+
+
+def _in_order(descales: NamedDescales) -> inputs.Descales:
+    """The descales of Q, K and V.
+
+    Raises:
+        TypeError: another name.
+    """
+    if unknown := sorted(set(descales) - set(inputs.DESCALE_NAMES)):
+        raise TypeError(
+            f"flash_attn_func: got unknown keyword {', '.join(unknown)}, allowed: softmax_scale, "
+            f"causal, return_lse, {', '.join(inputs.DESCALE_NAMES)}"
+        )
+    return descales.get("q_descale"), descales.get("k_descale"), descales.get("v_descale")
 
 
 def _through_op(
@@ -140,6 +172,7 @@ def _through_op(
     v: torch.Tensor,
     softmax_scale: float | None,
     causal: bool,
+    descales: inputs.Descales,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The call as an operator, for whoever intercepts operators; costs some 10 us more."""
     if not _tracing():
@@ -147,7 +180,7 @@ def _through_op(
             inputs.check_is_tensor(name, tensor)
         if _grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             inputs.refuse_grad(q, k, v)
-    out, lse = _op(q, k, v, softmax_scale, causal)
+    out, lse = _op(q, k, v, softmax_scale, causal, *descales)
     return out, lse
 
 

@@ -16,7 +16,7 @@ from fa4gen.hardware import Arch, Sku
 from fa4gen.runtime import inputs
 from fa4gen.runtime.devices import GpuFacts, resolve_sku
 from fa4gen.runtime.explanation import current_template
-from fa4gen.runtime.hot_path import Plan, PlanKey, make_run, plan_key, shape_only
+from fa4gen.runtime.hot_path import MISALIGNED, Plan, PlanKey, make_run, plan_key, shape_only
 from fa4gen.runtime.launcher import Kernel, Launcher
 from fa4gen.runtime.selection import Selection
 from fa4gen.runtime.selector import Selector
@@ -118,6 +118,8 @@ class Engine:
         self._sources: dict[int, KernelSource] = {}
         self._opening = threading.Lock()
         self._plans: dict[PlanKey, Plan] = {}
+        self._scaled_plans: dict[PlanKey, Plan] = {}
+        self._ones: dict[tuple[int, int, int], torch.Tensor] = {}
         self.run = make_run(self._plans, self._run_slow)
         """``run(q, k, v, softmax_scale, causal) -> (out, lse)`` on tensors without gradients."""
 
@@ -126,6 +128,29 @@ class Engine:
         with self._opening:
             self._sources.clear()
             self._plans.clear()
+            self._scaled_plans.clear()
+
+    def run_scaled(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        softmax_scale: float | None,
+        causal: bool,
+        descales: inputs.Descales,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :attr:`run`, for tensors that come with descales.
+
+        Raises:
+            InputError: descales that do not fit; or as :func:`fa4gen.flash_attn_func`.
+        """
+        plan = self._scaled_plans.get(plan_key(q, k, v, causal))
+        misaligned = (q.data_ptr() | k.data_ptr() | v.data_ptr()) & MISALIGNED
+        if plan is None or misaligned or not (softmax_scale is None or softmax_scale > 0):
+            return self._run_slow(q, k, v, softmax_scale, causal, descales)
+        inputs.check_descales(k, DType.E4M3, descales)
+        scale = plan.softmax_scale if softmax_scale is None else float(softmax_scale)
+        return _launch(plan, (q, k, v), self._filled(k, descales), scale)
 
     def select(self, problem: AttentionProblem, device_index: int) -> Selection:
         """What a call of this problem runs on the device; compiles it if need be."""
@@ -148,7 +173,9 @@ class Engine:
             k = torch.zeros((1, 1, 1, problem.head_dim), dtype=dtype, device=device)
             v = torch.zeros((1, 1, 1, problem.head_dim_v), dtype=dtype, device=device)
             plan = _make_plan(source, kernel, q, v)
-            self._launch_first(plan, kernel, (q, k, v), plan.softmax_scale)
+            scaled = problem.dtype is DType.E4M3
+            descales = self._filled(k, (None, None, None)) if scaled else ()
+            self._launch_first(plan, kernel, (q, k, v), descales, plan.softmax_scale)
             done.append(selection)
         return done
 
@@ -159,6 +186,7 @@ class Engine:
         v: torch.Tensor,
         softmax_scale: float | None,
         causal: bool,
+        descales: inputs.Descales | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Check, copy what TMA cannot read, plan, launch.
 
@@ -167,9 +195,13 @@ class Engine:
             CaptureError: the kernel would have to be loaded during a capture.
         """
         dtype = inputs.check_tensors(q, k, v, causal, self._device_type)
+        if dtype is DType.E4M3 and descales is None:
+            return self.run_scaled(q, k, v, softmax_scale, causal, (None, None, None))
+        if descales is not None:
+            inputs.check_descales(k, dtype, descales)
         if softmax_scale is not None and not softmax_scale > 0:
             q, softmax_scale = inputs.with_positive_scale(q, softmax_scale)
-            return self.run(q, k, v, softmax_scale, causal)
+            return self._run_again(q, k, v, softmax_scale, causal, descales)
         source = self._source(q.get_device())
         head_dim, head_dim_v = q.shape[3], v.shape[3]
         _check_head_dims(head_dim, head_dim_v, source.arch)
@@ -182,9 +214,39 @@ class Engine:
         fit_v = inputs.fitted(v, columns_v)
         if fit_q is not q or fit_k is not k or fit_v is not v:
             scale = head_dim**-0.5 if softmax_scale is None else softmax_scale
-            out, lse = self.run(fit_q, fit_k, fit_v, scale, causal)
+            out, lse = self._run_again(fit_q, fit_k, fit_v, scale, causal, descales)
             return (out if columns_v == head_dim_v else out[..., :head_dim_v].contiguous()), lse
-        return self._plan_and_launch(q, k, v, softmax_scale, _problem(q, k, v, causal, dtype))
+        problem = _problem(q, k, v, causal, dtype)
+        return self._plan_and_launch(q, k, v, softmax_scale, problem, descales)
+
+    def _run_again(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        softmax_scale: float | None,
+        causal: bool,
+        descales: inputs.Descales | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The call with tensors that fit now."""
+        if descales is None:
+            return self.run(q, k, v, softmax_scale, causal)
+        return self.run_scaled(q, k, v, softmax_scale, causal, descales)
+
+    def _filled(self, k: torch.Tensor, descales: inputs.Descales) -> tuple[torch.Tensor, ...]:
+        """The descales as kernels read them, ones where there are none."""
+        import torch
+
+        given = tuple(each.contiguous() for each in descales if each is not None)
+        if len(given) == len(descales):
+            return given
+        key = (k.shape[0], k.shape[2], k.get_device())
+        ones = self._ones.get(key)
+        if ones is None:
+            ones = torch.ones(key[:2], dtype=torch.float32, device=k.device)
+            if not self._capturing():  # memory of a graph's pool is the graph's
+                self._ones[key] = ones
+        return tuple(ones if each is None else each.contiguous() for each in descales)
 
     def _plan_and_launch(
         self,
@@ -193,15 +255,18 @@ class Engine:
         v: torch.Tensor,
         softmax_scale: float | None,
         problem: AttentionProblem,
+        descales: inputs.Descales | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         source = self._source(q.get_device())
         _, kernel = source.prepare(problem)
         plan = _make_plan(source, kernel, q, v)
         scale = plan.softmax_scale if softmax_scale is None else float(softmax_scale)
-        result = self._launch_first(plan, kernel, (q, k, v), scale)
-        if len(self._plans) >= MAX_PLANS:
-            self._plans.clear()
-        self._plans[plan_key(q, k, v, problem.causal)] = plan
+        filled = () if descales is None else self._filled(k, descales)
+        result = self._launch_first(plan, kernel, (q, k, v), filled, scale)
+        plans = self._plans if descales is None else self._scaled_plans
+        if len(plans) >= MAX_PLANS:
+            plans.clear()
+        plans[plan_key(q, k, v, problem.causal)] = plan
         return result
 
     def _launch_first(
@@ -209,12 +274,11 @@ class Engine:
         plan: Plan,
         kernel: Kernel,
         tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        descales: tuple[torch.Tensor, ...],
         softmax_scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Launch a plan that is not yet remembered; keeps loading out of captures."""
-        import torch
-
-        q, k, v = tensors
+        q, k, _ = tensors
         index = q.get_device()
         if index not in kernel.launched_on and self._capturing():
             raise CaptureError(
@@ -222,11 +286,9 @@ class Engine:
                 f"{q.device} inside a CUDA graph capture, allowed: kernels that ran there before; "
                 "call it once before the capture, or fa4gen.runtime.warm_up(problems)"
             )
-        out = torch.empty_like(plan.out_like, memory_format=torch.contiguous_format)
-        lse = torch.empty_like(plan.lse_like, memory_format=torch.contiguous_format)
-        plan.function(q, k, v, out, lse, softmax_scale, plan.num_sms)
+        result = _launch(plan, tensors, descales, softmax_scale)
         kernel.launched_on.add(index)
-        return out, lse
+        return result
 
     def _source(self, device_index: int) -> KernelSource:
         source = self._sources.get(device_index)
@@ -277,6 +339,21 @@ def cuda_engine() -> Engine:
     return Engine(CudaSources(), capturing=torch.cuda.is_current_stream_capturing)
 
 
+def _launch(
+    plan: Plan,
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    descales: tuple[torch.Tensor, ...],
+    softmax_scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """New O and LSE, written by the plan's kernel."""
+    import torch
+
+    out = torch.empty_like(plan.out_like, memory_format=torch.contiguous_format)
+    lse = torch.empty_like(plan.lse_like, memory_format=torch.contiguous_format)
+    plan.function(*tensors, out, lse, *descales, softmax_scale, plan.num_sms)
+    return out, lse
+
+
 def _make_plan(source: KernelSource, kernel: Kernel, q: torch.Tensor, v: torch.Tensor) -> Plan:
     import torch
 
@@ -284,7 +361,7 @@ def _make_plan(source: KernelSource, kernel: Kernel, q: torch.Tensor, v: torch.T
     return Plan(
         kernel.function,
         head_dim**-0.5,
-        shape_only((batch, seqlen_q, num_heads_q, v.shape[3]), q, q.dtype),
+        shape_only((batch, seqlen_q, num_heads_q, v.shape[3]), q, inputs.out_dtype(q.dtype)),
         shape_only((batch, num_heads_q, seqlen_q), q, torch.float32),
         source.num_sms,
     )

@@ -2,8 +2,9 @@
 
 A kernel reads Q, K and V through TMA, which wants a base address and strides that are multiples
 of 16 bytes, and elements of a row side by side. Views that keep to this are read in place,
-whatever their order in memory. Others, and head dimensions that are no multiple of 8 elements
-(16 bytes), are copied first; zero columns change neither a score nor the other columns of O.
+whatever their order in memory. Others, and head dimensions that are no multiple of 16 bytes (8
+elements, 16 in e4m3), are copied first; zero columns change neither a score nor the other columns
+of O.
 
 Source: CUDA driver API, cuTensorMapEncodeTiled: globalAddress, globalStrides.
 """
@@ -32,6 +33,13 @@ SMALLEST_SCALE = 2.0**-100
 
 NUM_DIMS = 4
 """Dimensions of Q, K, V and O."""
+
+SIGN_OF_BYTE = 0x80
+"""The sign bit of an e4m3 number."""
+
+DESCALE_NAMES = ("q_descale", "k_descale", "v_descale")
+Descales = tuple["torch.Tensor | None", "torch.Tensor | None", "torch.Tensor | None"]
+"""Of Q, K and V: float32 ``(batch, num_heads_kv)``, or None for ones."""
 
 
 def check_tensors(
@@ -100,7 +108,7 @@ def empty_result(
     batch, seqlen_q, num_heads_q, _ = q.shape
     if batch and seqlen_q and seqlen_k:
         return None
-    out = q.new_zeros((batch, seqlen_q, num_heads_q, v.shape[3]))
+    out = q.new_zeros((batch, seqlen_q, num_heads_q, v.shape[3]), dtype=out_dtype(q.dtype))
     lse_shape = (batch, num_heads_q, seqlen_q)
     return out, q.new_full(lse_shape, float("-inf"), dtype=torch.float32)
 
@@ -132,7 +140,16 @@ def with_positive_scale(q: torch.Tensor, softmax_scale: float) -> tuple[torch.Te
     """
     if not math.isfinite(softmax_scale):
         raise InputError(f"softmax_scale: got {softmax_scale}, allowed: a finite number")
-    return (-q, -softmax_scale) if softmax_scale < 0 else (q, SMALLEST_SCALE)
+    return (negated(q), -softmax_scale) if softmax_scale < 0 else (q, SMALLEST_SCALE)
+
+
+def negated(tensor: torch.Tensor) -> torch.Tensor:
+    """``-tensor``, for 8-bit elements too, of which torch has no arithmetic."""
+    import torch
+
+    if tensor.element_size() > 1:
+        return -tensor
+    return tensor.view(torch.uint8).bitwise_xor(SIGN_OF_BYTE).view(tensor.dtype)
 
 
 def fitted(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
@@ -159,6 +176,50 @@ def readable_in_place(tensor: torch.Tensor) -> bool:
         stride * itemsize % TMA_ALIGN_BYTES == 0 and (stride > 0 or size == 1)
         for stride, size in zip(outer, tensor.shape, strict=False)
     )
+
+
+def out_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of O for Q, K and V of this type."""
+    import torch
+
+    known = _DTYPES.get(str(dtype))
+    found: torch.dtype = dtype if known is None else getattr(torch, known.out.torch_name)
+    return found
+
+
+def check_descales(k: torch.Tensor, dtype: DType, descales: Descales) -> None:
+    """Refuse descales that do not fit K, or that 16-bit tensors have no use for.
+
+    Raises:
+        InputError: naming the first one, what is allowed, and the remedy.
+    """
+    import torch
+
+    shape = (k.shape[0], k.shape[2])
+    for name, descale in zip(DESCALE_NAMES, descales, strict=True):
+        if descale is None:
+            continue
+        check_is_tensor(name, descale)
+        if dtype is not DType.E4M3:
+            raise InputError(
+                f"{name}: got a tensor with q, k and v in {dtype.torch_name}, allowed: None, as "
+                "only float8_e4m3fn has descales; leave it out"
+            )
+        if tuple(descale.shape) != shape or descale.dtype is not torch.float32:
+            raise InputError(
+                f"{name}: got {descale.dtype} {tuple(descale.shape)}, allowed: torch.float32 "
+                f"{shape}, which is (batch, num_heads_kv); expand it with .expand{shape}"
+            )
+        if descale.device != k.device:
+            raise InputError(
+                f"{name}.device: got {descale.device}, allowed: {k.device}, where k is; move it "
+                f'with .to("{k.device}")'
+            )
+        if descale.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                f"requires_grad: got True for {name} with gradients enabled, allowed: False; "
+                "fa4gen has no backward kernel yet. Detach it"
+            )
 
 
 def _check_devices(tensors: dict[str, torch.Tensor], device_type: str) -> None:

@@ -2,7 +2,8 @@
 
 ::
 
-    fa4gen::fwd(Tensor q, Tensor k, Tensor v, float? softmax_scale=None, bool causal=False)
+    fa4gen::fwd(Tensor q, Tensor k, Tensor v, float? softmax_scale=None, bool causal=False,
+        Tensor? q_descale=None, Tensor? k_descale=None, Tensor? v_descale=None)
         -> (Tensor out, Tensor lse)
 
 Shapes as in :func:`fa4gen.flash_attn_func`; both results are new and contiguous.
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from fa4gen.core.errors import InputError
 from fa4gen.runtime.engine import Engine, cuda_engine
-from fa4gen.runtime.inputs import NUM_DIMS
+from fa4gen.runtime.inputs import NUM_DIMS, out_dtype
 
 if TYPE_CHECKING:
     import torch
 
 NAMESPACE = "fa4gen"
 SCHEMA = (
-    "fwd(Tensor q, Tensor k, Tensor v, float? softmax_scale=None, bool causal=False)"
+    "fwd(Tensor q, Tensor k, Tensor v, float? softmax_scale=None, bool causal=False,"
+    " Tensor? q_descale=None, Tensor? k_descale=None, Tensor? v_descale=None)"
     " -> (Tensor out, Tensor lse)"
 )
 
@@ -59,8 +61,13 @@ def _fwd(
     v: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
+    *descales: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return engine().run(q, k, v, softmax_scale, causal)
+    if all(descale is None for descale in descales):
+        return engine().run(q, k, v, softmax_scale, causal)
+    q_descale, k_descale, v_descale = (*descales, None, None)[:3]
+    three = (q_descale, k_descale, v_descale)
+    return engine().run_scaled(q, k, v, softmax_scale, causal, three)
 
 
 def _fwd_fake(
@@ -69,6 +76,7 @@ def _fwd_fake(
     v: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
+    *_descales: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Shapes, types and strides of the results; refuses shapes that do not fit together."""
     import torch
@@ -81,7 +89,8 @@ def _fwd_fake(
     check(k.shape[1] == v.shape[1], lambda: "seqlen_k: got one in k and another in v")
     check(k.shape[2] == v.shape[2], lambda: "num_heads_kv: got one in k and another in v")
     check(k.shape[3] == head_dim, lambda: "head_dim: got one in q and another in k")
-    out = q.new_empty((batch, seqlen_q, num_heads_q, v.shape[3]))
+    shape = (batch, seqlen_q, num_heads_q, v.shape[3])
+    out = q.new_empty(shape, dtype=out_dtype(q.dtype))
     return out, q.new_empty((batch, num_heads_q, seqlen_q), dtype=torch.float32)
 
 

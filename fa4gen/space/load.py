@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fa4gen.core.config import KNOB_NAMES, KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import Fa4genError, ResourceError, UnknownName
 from fa4gen.core.paths import data_dir
 from fa4gen.hardware import load_arch
@@ -101,11 +102,12 @@ def _knob(entry: dict[str, Any]) -> Knob:
 
 
 def _row(entry: dict[str, Any]) -> DefaultRow:
-    _check_keys("default", entry, _ROW_KEYS, {"causal", _FOR_SOME})
+    _check_keys("default", entry, _ROW_KEYS, {"causal", "dtype", _FOR_SOME})
     return DefaultRow(
         head_dim_max=entry["head_dim_max"],
         head_dim_v_max=entry["head_dim_v_max"],
         causal=entry.get("causal"),
+        dtype=DType(entry["dtype"]) if "dtype" in entry else None,
         why=entry["why"],
         config=KernelConfig.from_dict(entry["config"]),
     )

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from fa4gen.core.config import KNOB_NAMES, KernelConfig, KnobValue
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import NoFeasibleKernel, UnknownName
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import canonicalise, check, derived_knobs, rule_knobs, rules
@@ -40,6 +41,8 @@ class DefaultRow:
     """Largest padded ``head_dim_v`` the row holds for."""
     causal: bool | None
     """The mask it holds for; ``None`` for both."""
+    dtype: DType | None
+    """The type it holds for; ``None`` for all."""
     why: str
     config: KernelConfig
 
@@ -49,6 +52,7 @@ class DefaultRow:
             signature.head_dim_padded <= self.head_dim_max
             and signature.head_dim_v_padded <= self.head_dim_v_max
             and self.causal in (None, signature.causal)
+            and self.dtype in (None, signature.dtype)
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
+from fa4gen.core.errors import ProblemError
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import make_inputs
@@ -96,9 +97,17 @@ class AccuracyLab:
         problem: its lengths, batch and heads do not matter.
         arch: whose kernels.
         seed: of the inputs.
+
+    Raises:
+        ProblemError: a type whose P has not 16 bits.
     """
 
     def __init__(self, problem: AttentionProblem, arch: Arch, seed: int = 0) -> None:
+        if problem.dtype not in _FORMATS:
+            raise ProblemError(
+                f"dtype: got {problem.dtype.value}, allowed in a study of accuracy: "
+                f"{', '.join(_FORMATS)}, whose exp2 rounding of P does not hide"
+            )
         self._problem, self._arch, self._seed = problem, arch, seed
         self._known: dict[SoftmaxRecipe, Figures] = {}
 

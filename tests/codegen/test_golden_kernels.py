@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 PLAIN = KernelSignature(DType.BF16, 128, 128, causal=True, qhead_per_kvhead=1)
 DENSE = KernelSignature(DType.BF16, 128, 128, causal=False, qhead_per_kvhead=1)
 GROUPED = KernelSignature(DType.FP16, 80, 64, causal=False, qhead_per_kvhead=4)
+NARROW = KernelSignature(DType.E4M3, 128, 128, causal=True, qhead_per_kvhead=1)
 EVERYTHING = KernelConfig(
     tile_n=96,
     num_kv_stages=3,
@@ -36,6 +37,7 @@ EVERYTHING = KernelConfig(
 CASES = {
     "sm90_fwd_plain": ("sm90", PLAIN, KernelConfig()),
     "sm90_fwd_everything": ("sm90", GROUPED, EVERYTHING),
+    "sm90_fwd_e4m3": ("sm90", NARROW, space_for("sm90").default(NARROW)),
     "sm100_fwd_dense": ("sm100", DENSE, space_for("sm100").default(DENSE)),
 }
 

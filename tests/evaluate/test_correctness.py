@@ -23,7 +23,8 @@ from fa4gen.evaluate.correctness import (
     slices_compared,
     small_cases,
 )
-from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, reference, run_case, softmax_scale
+from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, run_case, softmax_scale
+from fa4gen.evaluate.gpu_reference import reference
 from fa4gen.numerics.exp2_poly import max_relative_error
 
 CONFIG = KernelConfig(tile_m=64, tile_n=64, pingpong=False)
@@ -162,7 +163,7 @@ def test_reference_does_not_depend_on_chunking(monkeypatch: pytest.MonkeyPatch) 
 
     inputs = make_inputs(DENSE, Distribution.NORMAL, 5, "cpu")
     whole = reference(inputs, True, 0.1, [(0, 0), (0, 3)])
-    monkeypatch.setattr("fa4gen.evaluate.gpu_check.CHUNK_BYTES", 8 * 260 * 2 * 7)
+    monkeypatch.setattr("fa4gen.evaluate.gpu_reference.CHUNK_BYTES", 8 * 260 * 2 * 7)
     for mine, theirs in zip(reference(inputs, True, 0.1, [(0, 0), (0, 3)]), whole, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -228,5 +229,5 @@ def test_fresh_seeds_give_fresh_inputs() -> None:
     first = make_inputs(DENSE, Distribution.LARGE, 1, "cpu")
     again = make_inputs(DENSE, Distribution.LARGE, 1, "cpu")
     other = make_inputs(DENSE, Distribution.LARGE, 2, "cpu")
-    assert all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
+    assert all(bool((a == b).all()) for a, b in zip(first[:3], again[:3], strict=True))
     assert not bool((first.q == other.q).all())

@@ -26,14 +26,21 @@ pytestmark = pytest.mark.gpu
 
 ARCH = load_arch("sm90")
 SPACE = space_for("sm90")
-SIGNATURES = st.builds(
-    KernelSignature,
-    dtype=st.sampled_from(list(DType)),
-    head_dim=st.sampled_from([16, 40, 64, 80, 96, 128, 136, 192, 256]),
-    head_dim_v=st.sampled_from([64, 72, 96, 128, 192, 256]),
-    causal=st.booleans(),
-    qhead_per_kvhead=st.sampled_from([1, 2, 4, 8]),
-)
+
+
+def signatures(dtypes: list[DType], *head_dims: int) -> st.SearchStrategy[KernelSignature]:
+    """Signatures whose rows are whole multiples of 16 bytes."""
+    return st.builds(
+        KernelSignature,
+        dtype=st.sampled_from(dtypes),
+        head_dim=st.sampled_from([16, 64, 80, 96, 128, 192, 256, *head_dims]),
+        head_dim_v=st.sampled_from([64, 96, 128, 192, 256, *head_dims]),
+        causal=st.booleans(),
+        qhead_per_kvhead=st.sampled_from([1, 2, 4, 8]),
+    )
+
+
+SIGNATURES = signatures([DType.BF16, DType.FP16], 40, 72, 136) | signatures([DType.E4M3])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,8 @@ def launch() -> Callable[..., None]:
         torch.cuda.synchronize()
 
     def run(signature: KernelSignature, config: KernelConfig, cases: list[CheckCase]) -> None:
-        function = launchable(load(compile_kernel(render(signature, config, ARCH))), config)
+        loaded = load(compile_kernel(render(signature, config, ARCH)))
+        function = launchable(loaded, config, signature.dtype)
 
         def kernel(*arguments: Any) -> None:
             function(*arguments, num_sms)
@@ -100,13 +108,29 @@ def test_random_configurations_match_float64(
     launch(signature, config, [*cases, *small_cases(problem(signature, 256, 256), config)])
 
 
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.E4M3])
 @pytest.mark.parametrize("head_dim", range(8, 257, 31))
-def test_defaults_match_float64(launch: Callable[..., None], head_dim: int) -> None:
-    head_dim = -(-head_dim // 8) * 8
+def test_defaults_match_float64(launch: Callable[..., None], head_dim: int, dtype: DType) -> None:
+    step = 16 // dtype.itemsize
+    head_dim = -(-head_dim // step) * step
     for causal in (False, True):
-        signature = KernelSignature(DType.BF16, head_dim, head_dim, causal, 1)
+        signature = KernelSignature(dtype, head_dim, head_dim, causal, 1)
         config = SPACE.default(signature)
         launch(signature, config, list(small_cases(problem(signature, 300, 300), config)))
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("threshold", [0.0, 8.0])
+def test_e4m3_holds_whatever_the_threshold_leaves_of_p(
+    launch: Callable[..., None], head_dim: int, threshold: float
+) -> None:
+    signature = KernelSignature(DType.E4M3, head_dim, head_dim, False, 2)
+    lazy = threshold > 0
+    config = SPACE.default(signature).vary(
+        {"rescale_threshold_log2": threshold, "lazy_row_max": lazy, "late_pv_wait": lazy}
+    )
+    long = CheckCase("long", problem(signature, 512, 16384, batch=1), Distribution.NORMAL)
+    launch(signature, config, [*small_cases(problem(signature, 300, 300), config), long])
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -128,8 +152,9 @@ def test_row_sums_do_not_drift_over_many_blocks(launch: Callable[..., None], hea
     launch(signature, SPACE.default(signature), [long])
 
 
-def test_an_exported_file_runs_alone(tmp_path: Path) -> None:
-    signature = KernelSignature(DType.BF16, 64, 64, True, 1)
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.E4M3])
+def test_an_exported_file_runs_alone(tmp_path: Path, dtype: DType) -> None:
+    signature = KernelSignature(dtype, 64, 64, True, 1)
     path = tmp_path / "kernel.py"
     path.write_text(render(signature, SPACE.default(signature), ARCH).source, encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "CUTE_DSL_ARCH"}

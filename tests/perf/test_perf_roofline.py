@@ -31,7 +31,7 @@ def test_forward(arch, tile, head_dim, cycles) -> None:
 
 
 def test_forward_with_8_bits_and_two_head_dims() -> None:
-    narrow = forward_roofline((128, 128), (128, 128), B200, dtype=None)
+    narrow = forward_roofline((128, 128), (128, 128), B200, dtype=DType.E4M3)
     assert (narrow.mma, narrow.smem, narrow.exp) == (512, 384, 1024)
     assert narrow.bound == "exp"
     mixed = forward_roofline((128, 128), (192, 128), B200)

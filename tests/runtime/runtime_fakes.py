@@ -80,15 +80,21 @@ def attention(*arguments: Any, causal: bool) -> None:
     """What a compiled kernel does, slowly: writes O and LSE, and insists on what TMA needs."""
     import torch
 
-    q, k, v, out, lse, scale, num_sms = arguments
+    q, k, v, out, lse, *descales, scale, num_sms = arguments
     assert type(num_sms) is int
     for tensor in (q, k, v, out):
         assert tensor.data_ptr() % 16 == 0
         assert tensor.stride(3) == 1
-        assert all(stride % 8 == 0 for stride in tensor.stride()[:3])
+        step = 16 // tensor.element_size()
+        assert all(stride % step == 0 for stride in tensor.stride()[:3])
     assert type(scale) is float
     assert scale > 0
     group = q.shape[2] // k.shape[2]
+    assert len(descales) == (3 if q.element_size() == 1 else 0)
+    if descales:
+        of_heads = [descale[:, None, :, None] for descale in descales]
+        q = q.float() * of_heads[0].repeat_interleave(group, 2)
+        k, v = k.float() * of_heads[1], v.float() * of_heads[2]
     queries = q.float().transpose(1, 2)
     keys = k.float().transpose(1, 2).repeat_interleave(group, 1)
     values = v.float().transpose(1, 2).repeat_interleave(group, 1)

@@ -1,0 +1,193 @@
+"""Hopper kernels in e4m3 in the emulator: right under random orders of completion, and wrong where
+they should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fa4gen.codegen import GeneratedKernel, render
+from fa4gen.compile import compile_kernel
+from fa4gen.compile.emulation import host_of_artifact
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
+from fa4gen.core.problem import AttentionProblem
+from fa4gen.emulator.session import POLICIES, run
+from fa4gen.evaluate.correctness import Distribution
+from fa4gen.evaluate.emulated import (
+    AttentionReport,
+    Trial,
+    compare,
+    emulate_attention,
+    kernel_tensors,
+    make_descales,
+    make_inputs,
+    poisoned_outputs,
+)
+from fa4gen.feasibility import check
+from fa4gen.hardware import load_arch
+from fa4gen.ptx.host import CompiledHost
+from fa4gen.space import space_for
+
+ARCH = load_arch("sm90")
+ONE_HEAD = {"num_heads_q": 1, "num_heads_kv": 1}
+ONE_WARPGROUP = {"tile_m": 64, "pingpong": False, "regs_producer": 24, "regs_consumer": 240}
+DECODE = {**ONE_WARPGROUP, "scheduler": Scheduler.LPT, "q_prefetch": False, "pack_gqa": True}
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
+    "defaults, 64 columns": ({**ONE_HEAD, "head_dim": 64, "seqlen_k": 170}, {}, Distribution.LARGE),
+    "defaults, 128 columns": (
+        {**ONE_HEAD, "head_dim": 128, "seqlen_q": 150, "causal": True},
+        {},
+        Distribution.NORMAL,
+    ),
+    "defaults, 256 columns": (
+        {**ONE_HEAD, "head_dim": 256, "seqlen_q": 70, "seqlen_k": 300},
+        {},
+        Distribution.GROWING,
+    ),
+    # The one slot of a wide V keeps its own parity when K has three. And P as large as it gets.
+    "one slot of V, three of K": (
+        {"head_dim": 64, "head_dim_v": 192, "seqlen_q": 64, "seqlen_k": 330},
+        {**ONE_WARPGROUP, "tile_n": 64, "num_kv_stages": 3, "rescale_threshold_log2": 8.0},
+        Distribution.GROWING,
+    ),
+    # Padded head dimensions, and the widths that a swizzle spans: 32 bytes here, 64 below.
+    "narrow swizzles": (
+        {"head_dim": 80, "head_dim_v": 96, "seqlen_q": 40, "seqlen_k": 250},
+        {**ONE_WARPGROUP, "tile_n": 96, "exp2_poly_fraction": 0.25},
+        Distribution.NORMAL,
+    ),
+    "groups of heads apart": (
+        {"head_dim": 64, "num_heads_q": 4, "seqlen_q": 40, "seqlen_k": 300},
+        {**ONE_WARPGROUP, "tile_n": 192, "pack_gqa": False},
+        Distribution.NORMAL,
+    ),
+    "groups of heads together": (
+        {"head_dim": 64, "num_heads_q": 8, "batch": 2, "seqlen_q": 40, "causal": True},
+        {**ONE_WARPGROUP, "pack_gqa": True},
+        Distribution.GROWING,
+    ),
+    "no overlap": (
+        {"head_dim": 64, "seqlen_q": 100, "seqlen_k": 40, "causal": True},
+        {**ONE_WARPGROUP, "tile_n": 64, "intra_warpgroup_overlap": False, "late_pv_wait": False},
+        Distribution.LARGE,
+    ),
+    "maxima of every block": (
+        {"head_dim": 64, "seqlen_q": 64, "seqlen_k": 300},
+        {**ONE_WARPGROUP, "lazy_row_max": False, "rescale_threshold_log2": 0.0},
+        Distribution.GROWING,
+    ),
+    "splits, some without a key": (
+        {"head_dim": 64, "seqlen_q": 3, "seqlen_k": 200, "num_heads_q": 8, "causal": True},
+        {**DECODE, "num_splits": 4},
+        Distribution.GROWING,
+    ),
+}
+
+
+def problem_of(sizes: dict[str, Any]) -> AttentionProblem:
+    given: dict[str, Any] = {"seqlen_q": 200, "num_heads_q": 2, "num_heads_kv": 2, "batch": 1}
+    return AttentionProblem.from_dict({**given, **sizes, "dtype": "e4m3"})
+
+
+@cache
+def rendered(problem: AttentionProblem, knobs: tuple[tuple[str, Any], ...]) -> GeneratedKernel:
+    config = space_for("sm90").default(problem.signature).vary(dict(knobs))
+    verdict = check(problem.signature, config, ARCH)
+    assert verdict, str(verdict)
+    return render(problem.signature, config, ARCH)
+
+
+def built(kernel: GeneratedKernel) -> CompiledHost:
+    return host_of_artifact(compile_kernel(kernel), ARCH.target)
+
+
+def emulated(
+    problem: AttentionProblem, kernel: GeneratedKernel, distribution: Distribution
+) -> AttentionReport:
+    trial = Trial(problem, distribution, seed=1, num_sms=1)
+    splits, error = kernel.config.num_splits, 2e-4 if kernel.config.exp2_poly_fraction else 0.0
+    return emulate_attention(
+        built(kernel), trial, policies=("seed:1",), num_splits=splits, exp2_error=error
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> None:
+    sizes, knobs, distribution = CASES[name]
+    problem = problem_of(sizes)
+    found = emulated(problem, rendered(problem, tuple(knobs.items())), distribution)
+    assert found.ok, (found.accuracies, found.report.findings[:2])
+
+
+def test_every_order_of_completion_gives_the_same() -> None:
+    problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 330})
+    host = built(rendered(problem, tuple({**ONE_WARPGROUP, "tile_n": 64}.items())))
+    report = emulate_attention(host, Trial(problem, seed=3), policies=POLICIES)
+    assert report.ok, (report.accuracies, report.report.findings[:2])
+
+
+def test_accumulators_of_hopper_stay_near_the_exact_ones() -> None:
+    """What a GPU does to 8-bit products: O within its allowance, the LSE within 13 bits."""
+    from fa4gen.emulator.emulate import Options
+
+    problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 200})
+    host = built(rendered(problem, tuple(ONE_WARPGROUP.items())))
+    options = Options(tensor_core="fused")
+    found = emulate_attention(host, Trial(problem), policies=("eager",), options=options)
+    o, lse = found.accuracies
+    assert found.report.ok
+    assert o.ok, o
+    assert lse.max_error < 2.0**-9
+
+
+SABOTAGES = {
+    # Keys of V in their own order, while those of P are permuted.
+    "order of the keys": ("even, odd = Int32(0x6420), Int32(0x7531)", "0x6420", "0x6240"),
+    "a shift of P left in": ("lse_log2 -= P_SHIFT_LOG2", "P_SHIFT_LOG2", "0.0"),
+    "no proxy fence": ("            cute.arch.fence_view_async_shared()\n", "cute", "pass  # cute"),
+}
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_sabotage_is_found(name: str) -> None:
+    line, piece, instead = SABOTAGES[name]
+    problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 100})
+    kernel = rendered(problem, tuple({**ONE_WARPGROUP, "tile_n": 64}.items()))
+    assert line in kernel.source
+    source = kernel.source.replace(line, line.replace(piece, instead), 1)
+    broken = replace(
+        kernel, source=source, module_name=f"{kernel.module_name}_{list(SABOTAGES).index(name)}"
+    )
+    assert not emulated(problem, broken, Distribution.NORMAL).ok
+
+
+def test_descales_are_of_each_batch_entry_and_kv_head() -> None:
+    """Exchanging two descales is seen: the comparison itself is not blind to them."""
+    problem = problem_of({"head_dim": 64, "seqlen_q": 20, "seqlen_k": 40, "batch": 2})
+    kernel = rendered(problem, tuple(ONE_WARPGROUP.items()))
+    inputs, outputs = make_inputs(problem, Distribution.NORMAL, 0), poisoned_outputs(problem)
+    descales = make_descales(problem, 0)
+    scale = 64**-0.5
+    tensors = kernel_tensors(inputs, outputs, descales)
+    report = run(built(kernel), *tensors, scale, 2, policies=("eager",))
+    assert report.ok
+    assert all(found.ok for found in compare(problem, inputs, outputs, scale, 0.0, descales))
+    for i in range(3):
+        exchanged = list(descales)
+        exchanged[i] = np.ascontiguousarray(descales[i][::-1])
+        found = compare(problem, inputs, outputs, scale, 0.0, tuple(exchanged))
+        assert not all(each.ok for each in found), i
+
+
+def test_a_kernel_config_of_old_renders_the_same_in_16_bits() -> None:
+    """Nothing of the 8-bit kernel is in the text of another."""
+    problem = replace(problem_of({"head_dim": 64}), dtype=DType.BF16)
+    source = render(problem.signature, KernelConfig(), ARCH).source
+    for word in ("descale", "e4m3", "turn_", "vt_", "P_SHIFT"):
+        assert word not in source, word
