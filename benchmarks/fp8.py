@@ -1,6 +1,6 @@
 """fa4gen's e4m3 forward beside its own bf16 one and cuDNN's fp8, in one process.
 
-    python benchmarks/fp8.py --out fp8.csv [--head-dim 128] [--waits] [--set tile_n=192 ...]
+    python benchmarks/fp8.py --out fp8.csv [--head-dim 128] [--set tile_n=192 ...]
 
 Every e4m3 kernel is first checked against float64 on fresh random inputs with random descales.
 Then the kernels of a cell are timed in interleaved rounds on rotating inputs, as CUDA graphs,
@@ -81,9 +81,8 @@ def grid(head_dims: list[int], seqlens: list[int]) -> Iterator[AttentionProblem]
                 )
 
 
-def entries(problem: AttentionProblem, sku: Sku, words: list[str], waits: bool) -> list[Entry]:
-    """Our kernels of a cell: e4m3's default, one set by hand, bf16's best; with ``waits`` the
-    default of each type with the wait for PV early and late."""
+def entries(problem: AttentionProblem, sku: Sku, words: list[str]) -> list[Entry]:
+    """Our kernels of a cell: e4m3's default, one set by hand, bf16's best."""
     wide = replace(problem, dtype=DType.BF16)
     narrow = space_for(sku.arch.name).default(problem.signature)
     found = [
@@ -92,12 +91,6 @@ def entries(problem: AttentionProblem, sku: Sku, words: list[str], waits: bool) 
     ]
     if words:
         found.append(Entry("e4m3 by hand", problem, by_hand(narrow, words, problem, sku)))
-    if waits:
-        of_bf16 = space_for(sku.arch.name).default(wide.signature)
-        for label, asked, config in (("e4m3", problem, narrow), ("bf16", wide, of_bf16)):
-            for late in (False, True):
-                name = f"{label} default, wait {'late' if late else 'early'}"
-                found.append(Entry(name, asked, config.vary({"late_pv_wait": late})))
     return found
 
 
@@ -211,7 +204,6 @@ def main() -> int:
     parser.add_argument("--head-dim", type=int, action="append", choices=(64, 128, 256))
     parser.add_argument("--seqlen", type=int, action="append")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="words")
-    parser.add_argument("--waits", action="store_true", help="both values of late_pv_wait")
     options = parser.parse_args()
     device = CudaDevice(0)
     bench = bench_on(device)
@@ -220,7 +212,7 @@ def main() -> int:
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     print(f"{identity.gpu_name}, torch {torch.__version__}, {stamp}")
     problems = grid(options.head_dim or [64, 128, 256], options.seqlen or list(SEQLENS))
-    cells = [entries(problem, sku, options.words, options.waits) for problem in problems]
+    cells = [entries(problem, sku, options.words) for problem in problems]
     with CompilePool() as pool:  # side by side; found on disk afterwards
         kernels = {(e.problem.signature, e.config) for cell in cells for e in cell}
         for build in [pool.submit(render(*each, sku.arch)) for each in kernels]:

@@ -5,7 +5,9 @@
 
 In each cell all kernels are timed in interleaved rounds on the same rotating inputs, as CUDA
 graphs, under sustained load; a ratio is taken inside a round. Before that the fa4gen kernel is
-checked against float64 on fresh random inputs, with poisoned outputs.
+checked against float64 on fresh random inputs, with poisoned outputs. Two more take part that are
+no peers: fa4gen's default kernel, where the table picks another (what tuning is worth), and in
+decode a copy that moves as many bytes as K and V have (what the memory gives in so short a time).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fa4gen.codegen import render
-from fa4gen.compile import CompilePool
+from fa4gen.compile import CompilePool, compile_kernel, launchable, load
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.correctness import Distribution, own_case
@@ -38,11 +40,14 @@ from fa4gen.numerics import max_relative_error
 from fa4gen.runtime import explain
 from fa4gen.runtime.api import flash_attn_func
 from fa4gen.runtime.ops import engine
+from fa4gen.space import space_for
 from fa4gen.tune import load_workload
 
 Attention = Callable[[Any, Any, Any], Any]
 """``attention(q, k, v)`` on ``(batch, seqlen, heads, head_dim)`` tensors."""
 
+OURS, DEFAULT, COPY = "fa4gen", "fa4gen-default", "copy"
+NO_PEERS = frozenset({OURS, DEFAULT, COPY})
 PLAN = TimingPlan(min_rounds=20, max_rounds=60, budget_s=0.12, hopeless_below=None)
 
 
@@ -92,11 +97,39 @@ def sdpa(backend: SDPBackend, causal: bool) -> Attention:
     return attention
 
 
-def peers(problem: AttentionProblem) -> dict[str, Attention]:
-    """Every kernel that claims the problem; fa4gen first."""
+def default_kernel(problem: AttentionProblem, sku: Sku) -> Attention:
+    """The kernel that no tuning has chosen."""
+    config = space_for(sku.arch.name).default(problem.signature)
+    built = compile_kernel(render(problem.signature, config, sku.arch))
+    function = launchable(load(built), config, problem.dtype)
+
+    def attention(q: Any, k: Any, v: Any) -> None:
+        out = q.new_empty(*q.shape[:3], v.shape[3])
+        lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
+        function(q, k, v, out, lse, q.shape[3] ** -0.5, sku.sm_count)
+
+    return attention
+
+
+def copy_of(problem: AttentionProblem, device: str) -> Attention:
+    """A copy that reads and writes as many bytes together as K and V have."""
+    source = torch.empty(kv_bytes(problem) // 2, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda q, k, v: target.copy_(source)
+
+
+def kv_bytes(problem: AttentionProblem) -> int:
+    """Bytes of K and V."""
+    columns = problem.head_dim + problem.head_dim_v
+    rows = problem.batch * problem.seqlen_k * problem.num_heads_kv
+    return problem.dtype.itemsize * rows * columns
+
+
+def contestants(problem: AttentionProblem, sku: Sku, device: str) -> dict[str, Attention]:
+    """Every kernel that claims the problem, and what it is measured by; fa4gen first."""
     causal = problem.causal
     found: dict[str, Attention] = {
-        "fa4gen": lambda q, k, v: flash_attn_func(q, k, v, causal=causal),
+        OURS: lambda q, k, v: flash_attn_func(q, k, v, causal=causal),
         "cudnn": sdpa(SDPBackend.CUDNN_ATTENTION, causal),
         "fa2": sdpa(SDPBackend.FLASH_ATTENTION, causal),
     }
@@ -106,7 +139,16 @@ def peers(problem: AttentionProblem) -> dict[str, Attention]:
         print(f"flash-attn-4 left out: {type(error).__name__}: {error}", file=sys.stderr)
     else:
         found["fa4-cute"] = lambda q, k, v: fa4_cute(q, k, v, causal=causal)
+    if selected(problem) != space_for(sku.arch.name).default(problem.signature):
+        found[DEFAULT] = default_kernel(problem, sku)
+    if group_of(problem) == "decode":
+        found[COPY] = copy_of(problem, device)
     return found
+
+
+def selected(problem: AttentionProblem) -> KernelConfig:
+    """What the runtime runs."""
+    return engine().select(problem, 0).config
 
 
 def usable(attentions: dict[str, Attention], inputs: Inputs) -> dict[str, Attention]:
@@ -117,7 +159,7 @@ def usable(attentions: dict[str, Attention], inputs: Inputs) -> dict[str, Attent
             attention(*inputs[:3])
             torch.cuda.synchronize()
         except RuntimeError as error:
-            if name == "fa4gen":
+            if name in NO_PEERS:
                 raise
             print(f"  {name} left out: {str(error).splitlines()[0][:100]}", file=sys.stderr)
         else:
@@ -137,10 +179,8 @@ def checked(problem: AttentionProblem, device: CudaDevice) -> str:
 
     case = own_case(problem, seed=1)
     inputs = make_inputs(problem, Distribution.NORMAL, 1, device.name)
-    config = engine().select(problem, 0).config
-    result = run_case(
-        kernel, case, inputs=inputs, launch=device.launch, exp2_error=exp2_error(config)
-    )
+    error = exp2_error(selected(problem))
+    result = run_case(kernel, case, inputs=inputs, launch=device.launch, exp2_error=error)
     return result.message
 
 
@@ -162,9 +202,14 @@ def timed(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> tuple[
     )
     buffers = buffers_past_l2(set_bytes, device.identity.l2_bytes, most=16)
     sets = [make_inputs(problem, Distribution.NORMAL, i, device.name) for i in range(buffers)]
-    attentions = usable(peers(problem), sets[0])
+    attentions = usable(contestants(problem, device_sku(device), device.name), sets[0])
     launches = [(lambda i, run=run: run(*sets[i % buffers][:3])) for run in attentions.values()]
     return list(attentions), interleave(launches, PLAN, bench, buffers=buffers)
+
+
+def device_sku(device: CudaDevice) -> Sku:
+    """The SKU of the GPU that is measured."""
+    return sku_for_gpu(device.identity.gpu_name, device.identity.sm_count)
 
 
 def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iterator[Row]:
@@ -172,13 +217,6 @@ def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iter
     error = checked(problem, device)
     names, samples = timed(problem, bench, device)
     ours = samples.times_us[0]
-    kv_bytes = (
-        problem.dtype.itemsize
-        * problem.batch
-        * problem.seqlen_k
-        * problem.num_heads_kv
-        * (problem.head_dim + problem.head_dim_v)
-    )
     for name, times in zip(names, samples.times_us, strict=True):
         timing = summarise(ours, times)
         yield Row(
@@ -188,7 +226,7 @@ def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iter
             timing.median_us,
             timing.spread_us,
             problem.tflops(timing.median_us),
-            kv_bytes / timing.median_us / 1e3,
+            kv_bytes(problem) / timing.median_us / 1e3,
             timing.gain,
             timing.gain_low,
             timing.gain_high,
@@ -196,8 +234,8 @@ def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iter
             samples.conditions.sm_clock_mhz,
             samples.conditions.power_w,
             "+".join(samples.conditions.throttle),
-            error if name == "fa4gen" else "",
-            engine().select(problem, 0).config.config_id if name == "fa4gen" else "",
+            error if name == OURS else "",
+            selected(problem).config_id if name == OURS else "",
         )
 
 
@@ -213,8 +251,8 @@ def columns(row: Row) -> dict[str, Any]:
 
 def report(rows: list[Row]) -> None:
     """One line: fa4gen, each peer, and fa4gen over the best peer."""
-    ours = next(row for row in rows if row.kernel == "fa4gen")
-    others = [row for row in rows if row is not ours]
+    ours = next(row for row in rows if row.kernel == OURS)
+    others = [row for row in rows if row.kernel not in NO_PEERS]
     best = max(others, key=lambda row: row.ratio_to_fa4gen)
     text = "  ".join(f"{row.kernel} {row.tflops:6.1f}" for row in rows)
     verdict = f"WRONG {ours.error}" if ours.error else "right"
@@ -229,18 +267,20 @@ def geometric_mean(rows: list[Row], group: str) -> float:
     """fa4gen's speed over that of the best peer, over the cells of a group."""
     logs = []
     for problem in {row.problem for row in rows if row.group == group}:
-        cell = [row for row in rows if row.problem == problem and row.kernel != "fa4gen"]
+        cell = [row for row in rows if row.problem == problem and row.kernel not in NO_PEERS]
         logs.append(-math.log(max(row.ratio_to_fa4gen for row in cell)))
     return math.exp(sum(logs) / len(logs))
 
 
 def prebuild(problems: list[AttentionProblem], sku: Sku) -> None:
-    """Compile all kernels that will be called, side by side; the runtime finds them on disk."""
+    """Compile all kernels that will be called, side by side; they are found on disk afterwards."""
+    space = space_for(sku.arch.name)
+    chosen = [(each.signature, explain(each, sku).selection.config) for each in problems]
+    defaults = [(each.signature, space.default(each.signature)) for each in problems]
     with CompilePool() as pool:
-        selected = [(problem, explain(problem, sku).selection.config) for problem in problems]
         builds = [
-            pool.submit(render(problem.signature, config, sku.arch))
-            for problem, config in dict.fromkeys(selected)
+            pool.submit(render(signature, config, sku.arch))
+            for signature, config in dict.fromkeys([*chosen, *defaults])
         ]
         for build in builds:
             build.result()
@@ -264,8 +304,7 @@ def main() -> int:
     bench = bench_on(device)
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     print(f"{device.identity.gpu_name}, torch {torch.__version__}, {stamp}")
-    identity = device.identity
-    prebuild(problems, sku_for_gpu(identity.gpu_name, identity.sm_count))
+    prebuild(problems, device_sku(device))
     rows: list[Row] = []
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = None
@@ -282,6 +321,9 @@ def main() -> int:
             report(cell)
     for group in dict.fromkeys(row.group for row in rows):
         print(f"{group}: geometric mean of fa4gen / best peer {geometric_mean(rows, group):.3f}")
+    regrets = [1 / row.ratio_to_fa4gen for row in rows if row.kernel == DEFAULT]
+    print(f"the default is picked in {len(problems) - len(regrets)} cells; elsewhere tuning gains")
+    print("  " + " ".join(f"{regret:.2f}" for regret in sorted(regrets)))
     wrong = sum(bool(row.error) for row in rows)
     print(f"{wrong} wrong cells")
     return 1 if wrong else 0

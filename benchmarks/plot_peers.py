@@ -1,6 +1,10 @@
-"""Draw what benchmarks/peers.py measured: TFLOP/s of every kernel, and fa4gen over the best peer.
+"""Draw what benchmarks/peers.py measured.
 
-python benchmarks/plot_peers.py peers.csv peers.png
+    python benchmarks/plot_peers.py peers.csv peers.png others.png
+
+The first figure is the grid: TFLOP/s of every kernel, and fa4gen over the best peer. The second has
+all other cells: fa4gen over the best peer and over its own default, and what decode reads a second
+beside a copy of as many bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +21,20 @@ matplotlib.use("Agg")  # a file is all we want; there may be no display
 from matplotlib import pyplot as plt
 
 COLOURS = {"fa4gen": "#d1495b", "fa4-cute": "#2e86ab", "cudnn": "#76b041", "fa2": "#9a9a9a"}
+DEFAULT, COPY = "fa4gen-default", "copy"
 Line = dict[str, str]
+
+
+def is_peer(line: Line) -> bool:
+    """Whether the row is another library's kernel."""
+    return line["kernel"] in COLOURS and line["kernel"] != "fa4gen"
+
+
+def advantage(line: Line) -> tuple[float, float, float]:
+    """fa4gen's speed over this row's, and the 95 % interval."""
+    names = ("ratio_to_fa4gen", "ratio_high", "ratio_low")
+    ratio, low, high = (1 / float(line[name]) for name in names)
+    return ratio, low, high
 
 
 def panels(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
@@ -46,13 +63,11 @@ def draw_ratio(axis: Any, lines: list[Line]) -> None:
     """fa4gen over the best peer, with the 95 % interval."""
     cells: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
-        if line["kernel"] != "fa4gen":
+        if is_peer(line):
             cells[int(line["seqlen_q"])].append(line)
     for seqlen, others in sorted(cells.items()):
         best = max(others, key=lambda line: float(line["ratio_to_fa4gen"]))
-        ratio, low, high = (
-            1 / float(best[name]) for name in ("ratio_to_fa4gen", "ratio_high", "ratio_low")
-        )
+        ratio, low, high = advantage(best)
         axis.errorbar(
             seqlen,
             ratio,
@@ -86,11 +101,85 @@ def draw_state(axis: Any, lines: list[Line]) -> None:
     axis.grid(alpha=0.3)
 
 
+def cell_name(line: Line) -> str:
+    """The problem in a few words."""
+    seqlen = line["seqlen_q"]
+    if line["seqlen_k"] != seqlen:
+        seqlen += f"x{line['seqlen_k']}"
+    heads, dims = (
+        each if each == other else f"{each}/{other}"
+        for each, other in (
+            (line["num_heads_q"], line["num_heads_kv"]),
+            (line["head_dim"], line["head_dim_v"]),
+        )
+    )
+    mask = " causal" if line["causal"] == "True" else ""
+    return f"b{line['batch']} s{seqlen} h{heads} d{dims}{mask}"
+
+
+def draw_cells(axis: Any, cells: dict[str, list[Line]]) -> None:
+    """fa4gen over the best peer (dots) and over its own default (crosses), a line for each cell."""
+    for place, cell in enumerate(cells.values()):
+        best = max(filter(is_peer, cell), key=lambda line: float(line["ratio_to_fa4gen"]))
+        ratio, low, high = advantage(best)
+        error = [[ratio - low], [high - ratio]]
+        axis.errorbar(ratio, place, xerr=error, fmt="o", ms=5, color=COLOURS[best["kernel"]])
+        for line in cell:
+            if line["kernel"] == DEFAULT:
+                axis.plot(advantage(line)[0], place, "x", color="black", ms=5)
+    axis.set_yticks(range(len(cells)), list(cells), fontsize=7)
+    axis.axvline(1.0, color="black", lw=0.8)
+    axis.set_xscale("log")
+    axis.set_xticks(
+        [0.9, 1, 1.2, 1.5, 2, 3, 5, 10], ["0.9", "1", "1.2", "1.5", "2", "3", "5", "10"]
+    )
+    axis.minorticks_off()
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    axis.set_xlabel("fa4gen over the best peer (dot, its colour) and over its own default (x)")
+
+
+def draw_decode(axis: Any, cells: dict[str, list[Line]]) -> None:
+    """TB/s of K and V, and four fifths of a copy's."""
+    for place, cell in enumerate(cells.values()):
+        for line in cell:
+            rate = float(line["kv_gbps"]) / 1e3
+            if line["kernel"] in COLOURS:
+                axis.plot(rate, place, "o", color=COLOURS[line["kernel"]], ms=6)
+            elif line["kernel"] == COPY:
+                axis.plot([0.8 * rate] * 2, [place - 0.35, place + 0.35], color="black", lw=1.2)
+                axis.plot([rate] * 2, [place - 0.35, place + 0.35], color="black", lw=1.2, ls=":")
+    axis.set_yticks(range(len(cells)), list(cells), fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlim(0)
+    axis.grid(alpha=0.3)
+    axis.set_xlabel("TB/s of K and V (dotted: a copy of as many bytes; line: 80 % of it)")
+
+
+def draw_others(lines: list[Line], target: Path) -> None:
+    """All cells outside the grid."""
+    cells: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line["group"] != "grid":
+            cells[cell_name(line)].append(line)
+    decode = {name: cell for name, cell in cells.items() if cell[0]["group"] == "decode"}
+    figure, axes = plt.subplots(1, 2, figsize=(13.5, 6.2), width_ratios=(5, 4))
+    draw_cells(axes[0], cells)
+    draw_decode(axes[1], decode)
+    for kernel, colour in COLOURS.items():
+        axes[1].plot([], [], "o", color=colour, label=kernel)
+    axes[1].legend(fontsize=8, loc="lower left")
+    figure.suptitle(f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(target, dpi=90)
+
+
 def main() -> int:
-    """CSV in, PNG out."""
-    source, target = map(Path, sys.argv[1:3])
+    """CSV in, PNGs out."""
+    source, target, others = map(Path, sys.argv[1:4])
     with source.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
+    draw_others(lines, others)
     found = panels(lines)
     keys = sorted(found, key=lambda key: (key[1], int(key[0])))
     columns = len(keys)

@@ -139,14 +139,8 @@ class KernelConfig:
     """Load Q of a CTA's next tile while it works on this one (Hopper)."""
     lazy_row_max: bool = _later(False)
     """Test whether any row outgrew the threshold, and find the rows' maxima only then (Hopper)."""
-    speculative_exp2: bool = _later(False)
-    """Take exponentials under the old row maxima, and once more where a sum outgrew the threshold
-    (Hopper)."""
     num_splits: int = _later(1, 1, 32)
     """CTAs that share the keys of a query tile; a second kernel combines their results (Hopper)."""
-    late_pv_wait: bool = _later(False)
-    """Hold the wait for a block's PV back until the next block's exponentials are done; ptxas would
-    move it ahead of them. No effect without ``intra_warpgroup_overlap`` (Hopper)."""
 
     def __post_init__(self) -> None:
         for name in KNOB_NAMES:

@@ -62,11 +62,7 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
     if config.scheduler is not Scheduler.PERSISTENT:
         changes["q_prefetch"] = False
     if config.rescale_threshold_log2 == 0.0:
-        changes |= {"lazy_row_max": False, "speculative_exp2": False}
-    elif config.speculative_exp2:
-        changes["lazy_row_max"] = False  # nothing would read it
-    if not config.intra_warpgroup_overlap or config.speculative_exp2:
-        changes["late_pv_wait"] = False
+        changes["lazy_row_max"] = False
     if derive:
         changes["regs_consumer"] = full_regs_consumer(config, arch)
     return changes

@@ -122,17 +122,6 @@ def _lazy_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch) 
     return Reason("lazy_row_max", message, 1.0)
 
 
-@rule("speculative_exp2", "rescale_threshold_log2")
-def _speculative_exp2(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
-    if not config.speculative_exp2 or config.rescale_threshold_log2 > 0:
-        return None
-    message = (
-        "speculative_exp2: got true with rescale_threshold_log2 0, allowed: above 0, since sums "
-        "under an old maximum are told from outgrown ones by it; turn speculative_exp2 off"
-    )
-    return Reason("speculative_exp2", message, 1.0)
-
-
 @rule("tile_n")
 def _whole_products(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     """The keys of a block are the K of the PV product: whole MMAs of them."""
@@ -168,7 +157,6 @@ FAMILY = Family(
         _scheduler,
         _q_prefetch,
         _lazy_row_max,
-        _speculative_exp2,
         _whole_products,
         _p_in_registers,
         rescale_threshold,

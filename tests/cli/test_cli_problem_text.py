@@ -30,10 +30,10 @@ def test_what_str_writes_is_read_back(problem: AttentionProblem) -> None:
 
 
 def test_a_mask_that_hides_nothing_is_left_out() -> None:
-    decode = parse_problem("b4 s1x4096 h32/8 d128 causal".split())
+    decode = parse_problem(["b4", "s1x4096", "h32/8", "d128", "causal"])
     assert str(decode) == "b4 s1x4096 h32/8 d128 bf16 dense"
     assert decode.visible_pairs == 4096
-    assert parse_problem("b4 s2x4096 h32/8 d128 causal".split()).causal
+    assert parse_problem(["b4", "s2x4096", "h32/8", "d128", "causal"]).causal
 
 
 def test_what_is_left_out_takes_the_usual_value() -> None:

@@ -120,10 +120,3 @@ def test_16_bit_defaults_are_not_those_of_e4m3() -> None:
     for head_dim in (64, 128, 256):
         wide = replace(HD128, dtype=DType.BF16, head_dim=head_dim, head_dim_v=head_dim)
         assert space_for("sm90").default_row(wide).dtype is None
-
-
-def test_the_wait_for_pv_has_no_place_without_overlap() -> None:
-    config = KernelConfig(late_pv_wait=True, intra_warpgroup_overlap=False)
-    assert not canonicalise(HD128, config, SM90).late_pv_wait
-    overlapped = KernelConfig(late_pv_wait=True)
-    assert canonicalise(HD128, overlapped, SM90).late_pv_wait

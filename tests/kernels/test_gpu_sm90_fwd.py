@@ -127,7 +127,7 @@ def test_e4m3_holds_whatever_the_threshold_leaves_of_p(
     signature = KernelSignature(DType.E4M3, head_dim, head_dim, False, 2)
     lazy = threshold > 0
     config = SPACE.default(signature).vary(
-        {"rescale_threshold_log2": threshold, "lazy_row_max": lazy, "late_pv_wait": lazy}
+        {"rescale_threshold_log2": threshold, "lazy_row_max": lazy}
     )
     long = CheckCase("long", problem(signature, 512, 16384, batch=1), Distribution.NORMAL)
     launch(signature, config, [*small_cases(problem(signature, 300, 300), config), long])

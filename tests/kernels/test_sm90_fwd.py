@@ -33,8 +33,6 @@ DECODE = {
 }
 """What a short query wants; ``num_splits`` comes on top."""
 
-SPECULATIVE = {"speculative_exp2": True, "lazy_row_max": False}
-
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
     # Boxes of Q and of O begin together: without that a warpgroup stores O over another's queries.
     "wide queries": ({"head_dim": 192, "head_dim_v": 128}, {}, Distribution.NORMAL),
@@ -62,7 +60,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
     "half precision": ({"head_dim": 64, "dtype": DType.FP16}, {"tile_m": 128}, Distribution.LARGE),
     "maxima of every block": (
         {"head_dim": 64},
-        {"speculative_exp2": False, "rescale_threshold_log2": 0.0},
+        {"lazy_row_max": False, "rescale_threshold_log2": 0.0},
         Distribution.GROWING,
     ),
     # O is multiplied while QK runs, and wgmma.fence has to come after the last product.
@@ -70,21 +68,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {"head_dim": 256},
         {"lazy_row_max": False, "rescale_threshold_log2": 0.0},
         Distribution.GROWING,
-    ),
-    "speculation that fails": (
-        {"head_dim": 64, "seqlen_k": 500},
-        {"rescale_threshold_log2": 4.0},
-        Distribution.GROWING,
-    ),
-    "speculation without overlap": (
-        {"head_dim": 128, "causal": True},
-        {**SPECULATIVE, "tile_n": 64, "intra_warpgroup_overlap": False},
-        Distribution.LARGE,
-    ),
-    "speculation, P through shared memory": (
-        {"head_dim": 96, "seqlen_k": 500},
-        SPECULATIVE,
-        Distribution.LARGE,
     ),
     "splits": (
         {"head_dim": 128, "seqlen_q": 1, "seqlen_k": 700, "num_heads_q": 8},
@@ -148,20 +131,17 @@ def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> 
     assert found.ok, (found.accuracies, found.report.findings[:2])
 
 
-@pytest.mark.parametrize("speculative", [False, True])
 @pytest.mark.parametrize("shift", [-12.0, -60.0])
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.FP16])
-def test_logits_far_below_zero_find_their_maxima(
-    dtype: DType, shift: float, speculative: bool
-) -> None:
+def test_logits_far_below_zero_find_their_maxima(dtype: DType, shift: float) -> None:
     """Where bit patterns do not order floats: all logits negative, some blocks far above others.
 
     ``shift`` is in units of the logit's natural logarithm, on both sides of what the threshold
     would forgive; rows see the best block first, last or in between.
     """
     problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 512, "dtype": dtype})
-    how = {"speculative_exp2": speculative, "lazy_row_max": not speculative}
-    host, _ = built(problem, {"tile_m": 64, "pingpong": False, "regs_consumer": 240, **how})
+    host, config = built(problem, {"tile_m": 64, "pingpong": False, "regs_consumer": 240})
+    assert config.lazy_row_max
     kind = {DType.BF16: ml_dtypes.bfloat16, DType.FP16: np.float16}[dtype]
     rng = np.random.default_rng(5)
     shape = (1, 512, 2, 64)

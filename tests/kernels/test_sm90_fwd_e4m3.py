@@ -74,7 +74,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
     ),
     "no overlap": (
         {"head_dim": 64, "seqlen_q": 100, "seqlen_k": 40, "causal": True},
-        {**ONE_WARPGROUP, "tile_n": 64, "intra_warpgroup_overlap": False, "late_pv_wait": False},
+        {**ONE_WARPGROUP, "tile_n": 64, "intra_warpgroup_overlap": False},
         Distribution.LARGE,
     ),
     "maxima of every block": (

@@ -98,6 +98,13 @@ def test_a_cell_with_a_wrong_result_is_left_out(tmp_path: Path) -> None:
     assert "1 cells left out: fa4gen's own result was wrong" in file.note
 
 
+def test_what_stands_there_for_comparison_is_no_peer(tmp_path: Path) -> None:
+    rows = [*cell(problem()), line(problem(), "fa4gen-default", 2.0), line(problem(), "copy", 3.0)]
+    table = read_peers([written(tmp_path / "p.csv", rows)])
+    view = table.cells[problem(), GPU].view("any")
+    assert [peer.kernel for peer in view.peers] == ["fast", "slow"]
+
+
 def test_of_two_files_the_later_cell_counts(tmp_path: Path) -> None:
     old = written(tmp_path / "old.csv", cell(problem()))
     new = written(

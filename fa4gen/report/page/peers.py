@@ -14,6 +14,8 @@ from fa4gen.report.page.views import PeerFileView, PeersView, PeerView
 
 OURS = "fa4gen"
 """What the files call our kernel."""
+NO_PEERS = frozenset({OURS, "fa4gen-default", "copy"})
+"""Rows that stand in a file for comparison: our kernels, and a copy of as many bytes."""
 PROBLEM_COLUMNS = tuple(field.name for field in fields(AttentionProblem))
 NUMBER_COLUMNS = ("time_us", "tflops", "ratio_to_fa4gen", "ratio_low", "ratio_high")
 COLUMNS = (*PROBLEM_COLUMNS, "kernel", *NUMBER_COLUMNS, "gpu", "date")
@@ -115,7 +117,7 @@ def read_peers(paths: Iterable[Path]) -> PeerTable:
         wrong.setdefault(path.name, 0)
         for key, lines in found.items():
             ours = next((line for line in lines if line.kernel == OURS), None)
-            peers = [_peer(line) for line in lines if line.kernel != OURS and not line.wrong]
+            peers = [_peer(line) for line in lines if line.kernel not in NO_PEERS and not line.wrong]
             if ours is None or not peers:
                 continue
             if ours.wrong:
