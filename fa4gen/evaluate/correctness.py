@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fa4gen.core.config import KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
 
 FACTOR = 2.0
@@ -63,6 +64,10 @@ head_dim`` operations, half of them in float64: about 0.4 ns (source: trials on 
 2026-11-21, where 4 slices of 16384 x 16384 cost 0.4 s beyond their launches). So this many are
 0.2 s. Where two slices alone are more (seqlen above 16384), a launch is long as well: the check
 then takes the time of some ``1000 / (batch * num_heads_q)`` launches, 50 for 20 heads."""
+
+E4M3_COST = 32
+"""Logits of 16 bits that one of e4m3 counts as: its products are taken one by one, since Hopper's
+accumulators cut each of them off (see :mod:`fa4gen.evaluate.gpu_accumulator`)."""
 
 MOST_SLICES, LEAST_SLICES = 4, 2
 """(batch, head) slices of the problem's own shape that are compared with float64."""
@@ -177,8 +182,10 @@ def own_case(problem: AttentionProblem, seed: int) -> CheckCase:
 
 def slices_compared(problem: AttentionProblem) -> int:
     """How many (batch, head) slices of the problem's own shape the reference can afford."""
-    affordable = int(REFERENCE_LOGITS // (problem.seqlen_q * problem.seqlen_k))
-    return max(LEAST_SLICES, min(MOST_SLICES, affordable))
+    logits, least = problem.seqlen_q * problem.seqlen_k, LEAST_SLICES
+    if problem.dtype is DType.E4M3:
+        logits, least = logits * E4M3_COST, 1
+    return max(least, min(MOST_SLICES, int(REFERENCE_LOGITS // logits)))
 
 
 def allowed_error(baseline: float, largest: float, unit_roundoff: float) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fa4gen.evaluate.correctness import E4M3_P_SCALE, P_SCALES
+from fa4gen.evaluate.gpu_accumulator import accumulated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 512 << 20
 """Largest float64 score matrix held at once by the reference."""
-
-ACCUMULATOR_MASK = -(1 << 10)
-"""Bits of a float32 that a Hopper accumulator of 8-bit products keeps: 13 of the mantissa, the rest
-cut off after every instruction. Within one, products of e4m3 numbers are exact down to 2 ** -7 of
-the largest. Source: :func:`fa4gen.numerics.tensor_core.wgmma_accumulation`."""
-
-PRODUCT_K = 32
-"""Products that one 8-bit wgmma adds to an accumulator. Source: PTX ISA, wgmma.mma_async shapes."""
 
 
 class Reference(NamedTuple):
@@ -144,30 +137,18 @@ def _same_e4m3(s: _Slices, hidden: Tensor | None, o: Tensor) -> tuple[Tensor, Te
     """:func:`_same` for 8-bit elements."""
     import torch
 
-    p, row_sum, lse = _weights(_accumulated(s.q, s.k.transpose(-1, -2)), s.scale, hidden)
+    p, row_sum, lse = _weights(accumulated(s.q, s.k.transpose(-1, -2)), s.scale, hidden)
     v32, cut_off, errors = s.v.float(), None, []
     for factor in P_SCALES:
         lift = factor * E4M3_P_SCALE
         rounded = (p * lift).to(s.v.dtype)
         product = rounded.float() @ v32
         if cut_off is None:  # some 500 small launches; nearly the same in every draw
-            cut_off = (_accumulated(rounded, s.v) - product) / lift
+            cut_off = (accumulated(rounded, s.v) - product) / lift
         total = row_sum.clamp_min(1e-30).unsqueeze(-1)
         mean = (product / lift + cut_off) / total * s.v_scale
         errors.append((mean.to(torch.bfloat16).double() - o).abs())
     return lse, errors[0], torch.stack(errors).amax(0)
-
-
-def _accumulated(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of e4m3 tensors in Hopper's accumulators, see :data:`ACCUMULATOR_MASK`."""
-    import torch
-
-    a, b = a.float(), b.float()
-    total = torch.zeros((*a.shape[:-1], b.shape[-1]), device=a.device)
-    for k in range(0, a.shape[-1], PRODUCT_K):
-        total += a[..., k : k + PRODUCT_K] @ b[..., k : k + PRODUCT_K, :]
-        total.view(torch.int32).bitwise_and_(ACCUMULATOR_MASK)
-    return total
 
 
 def _weights(

@@ -117,7 +117,9 @@ def read_peers(paths: Iterable[Path]) -> PeerTable:
         wrong.setdefault(path.name, 0)
         for key, lines in found.items():
             ours = next((line for line in lines if line.kernel == OURS), None)
-            peers = [_peer(line) for line in lines if line.kernel not in NO_PEERS and not line.wrong]
+            peers = [
+                _peer(line) for line in lines if line.kernel not in NO_PEERS and not line.wrong
+            ]
             if ours is None or not peers:
                 continue
             if ours.wrong:
