@@ -144,6 +144,10 @@ class KernelConfig:
     late_pv_wait: bool = _later(False)
     """Hold the wait for a block's PV back until the next block's exponentials are done; ptxas would
     move it ahead of them. No effect without ``intra_warpgroup_overlap`` (Hopper)."""
+    p_buffers: int = _later(1, 1, 2)
+    """Register buffers that P of successive blocks takes in turns: with two of them P is converted
+    while the PV before still reads the other. No effect without ``p_in_registers`` and
+    ``intra_warpgroup_overlap`` (Hopper)."""
 
     def __post_init__(self) -> None:
         for name in KNOB_NAMES:
