@@ -141,6 +141,10 @@ class KernelConfig:
     """Test whether any row outgrew the threshold, and find the rows' maxima only then (Hopper)."""
     num_splits: int = _later(1, 1, 32)
     """CTAs that share the keys of a query tile; a second kernel combines their results (Hopper)."""
+    p_buffers: int = _later(1, 1, 2)
+    """Register buffers that P of successive blocks takes in turns: with two of them P is converted
+    while the PV before still reads the other. No effect without ``p_in_registers`` and
+    ``intra_warpgroup_overlap`` (Hopper)."""
 
     def __post_init__(self) -> None:
         for name in KNOB_NAMES:

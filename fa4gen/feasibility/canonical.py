@@ -30,7 +30,8 @@ def canonicalise(
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
     cannot take turns; a CTA of one tile has no next Q to fetch; without a threshold every row
-    maximum is needed; without overlap no PV runs under exponentials. On Blackwell: the polynomial
+    maximum is needed; without overlap no PV runs under exponentials and
+    one P is enough. On Blackwell: the polynomial
     takes no more of a row than its fragments hold; P is published when it is complete at the
     latest; one Q tile has nobody to take turns with.
 
@@ -63,6 +64,8 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes["q_prefetch"] = False
     if config.rescale_threshold_log2 == 0.0:
         changes["lazy_row_max"] = False
+    if not (config.intra_warpgroup_overlap and config.p_in_registers):
+        changes["p_buffers"] = 1
     if derive:
         changes["regs_consumer"] = full_regs_consumer(config, arch)
     return changes

@@ -83,12 +83,12 @@ def accumulator_regs(signature: KernelSignature, config: KernelConfig) -> int:
 
     A thread holds half a column of its warpgroup's 64 rows: ``columns / 2`` fp32 registers. P is
     packed two to a register, four in e4m3. With overlap the next S exists while P still feeds the
-    PV product; without, P grows as S is used up.
+    PV product, and with two buffers the next P as well; without, P grows as S is used up.
     """
     scores = config.tile_n // 2
     out = signature.head_dim_v_padded // 2
     p_beside_scores = config.p_in_registers and config.intra_warpgroup_overlap
-    packed = config.tile_n * signature.dtype.itemsize // 8
+    packed = config.p_buffers * config.tile_n * signature.dtype.itemsize // 8
     return scores + out + (packed if p_beside_scores else 0)
 
 

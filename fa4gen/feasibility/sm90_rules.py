@@ -54,7 +54,7 @@ def _smem(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reaso
     return smem_reason(smem_buffers(signature, config), arch, remedy)
 
 
-@rule("tile_n", "p_in_registers", "intra_warpgroup_overlap", "regs_consumer")
+@rule("tile_n", "p_in_registers", "intra_warpgroup_overlap", "p_buffers", "regs_consumer")
 def _registers(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     needed = consumer_regs_needed(signature, config)
     limit = min(config.regs_consumer, arch.max_regs_per_thread)
@@ -64,6 +64,7 @@ def _registers(signature: KernelSignature, config: KernelConfig, arch: Arch) -> 
     message = (
         f"registers: a consumer thread needs {needed} (S, O and P {live} + {BOOKKEEPING_REGS}), "
         f"allowed: {limit}; lower tile_n, or turn off p_in_registers or intra_warpgroup_overlap"
+        + (", or set p_buffers to 1" if config.p_buffers > 1 else "")
     )
     return Reason("registers", message, needed / limit - 1)
 

@@ -8,6 +8,7 @@ import pytest
 
 from fa4gen.compile import launchable
 from fa4gen.core.config import KernelConfig
+from fa4gen.core.dtypes import DType
 from fa4gen.core.workspace import workspace_shapes
 
 
@@ -42,3 +43,26 @@ def test_splits_get_their_workspace_between_lse_and_scale(num_splits: int) -> No
         (num_splits, 2, 8, 1),
     )
     assert (scale, num_sms) == (0.125, 132)
+
+
+@pytest.mark.parametrize("num_splits", [1, 4])
+def test_e4m3_goes_in_as_bytes_and_descales_before_workspace(num_splits: int) -> None:
+    import torch
+
+    calls: list[Any] = []
+    config = KernelConfig(num_splits=num_splits)
+    launch = launchable(lambda *given: calls.append(given), config, DType.E4M3)
+    q, k, v = (torch.randn(2, 5, 4, 16).to(torch.float8_e4m3fn) for _ in range(3))
+    out = torch.empty(2, 5, 4, 16, dtype=torch.bfloat16)
+    lse, descales = torch.empty(2, 4, 5), torch.rand(3, 2, 4)
+    launch(q, k, v, out, lse, *descales, 0.5, 132)
+    given = calls.pop()
+    for tensor, original in zip(given[:3], (q, k, v), strict=True):
+        assert tensor.dtype == torch.uint8
+        assert tensor.data_ptr() == original.data_ptr()
+    assert given[3] is out
+    assert given[4] is lse
+    assert all(torch.equal(a, b) for a, b in zip(given[5:8], descales, strict=True))
+    assert given[-2:] == (0.5, 132)
+    shapes = [tuple(each.shape) for each in given[8:-2]]
+    assert shapes == ([] if num_splits == 1 else [(4, 2, 4, 5, 16), (4, 2, 4, 5)])

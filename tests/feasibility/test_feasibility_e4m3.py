@@ -120,3 +120,17 @@ def test_16_bit_defaults_are_not_those_of_e4m3() -> None:
     for head_dim in (64, 128, 256):
         wide = replace(HD128, dtype=DType.BF16, head_dim=head_dim, head_dim_v=head_dim)
         assert space_for("sm90").default_row(wide).dtype is None
+
+
+@pytest.mark.parametrize("needed", ["intra_warpgroup_overlap", "p_in_registers"])
+def test_a_second_p_has_no_place_without_a_first_in_flight(needed: str) -> None:
+    config = KernelConfig(**{"p_buffers": 2, needed: False})
+    assert canonicalise(HD128, config, SM90).p_buffers == 1
+
+
+def test_a_second_p_takes_registers() -> None:
+    assert accumulator_regs(HD128, KernelConfig(p_buffers=2)) == 64 + 64 + 2 * 16
+    assert refusals(HD256, p_buffers=2, pingpong=False) == [
+        "registers: a consumer thread needs 252 (S, O and P 224 + 28), allowed: 240; lower "
+        "tile_n, or turn off p_in_registers or intra_warpgroup_overlap, or set p_buffers to 1"
+    ]

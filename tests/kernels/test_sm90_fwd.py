@@ -69,6 +69,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {"lazy_row_max": False, "rescale_threshold_log2": 0.0},
         Distribution.GROWING,
     ),
+    "two buffers of P, one pass and a block over": (
+        {"head_dim": 64, "seqlen_q": 100, "seqlen_k": 370},
+        {"tile_m": 128, "tile_n": 80, "p_buffers": 2},
+        Distribution.GROWING,
+    ),
     "splits": (
         {"head_dim": 128, "seqlen_q": 1, "seqlen_k": 700, "num_heads_q": 8},
         {**DECODE, "num_splits": 4},

@@ -39,9 +39,14 @@ ONE_WARPGROUP = {"tile_m": 64, "pingpong": False, "regs_producer": 24, "regs_con
 DECODE = {**ONE_WARPGROUP, "scheduler": Scheduler.LPT, "q_prefetch": False, "pack_gqa": True}
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
-    "defaults, 64 columns": ({**ONE_HEAD, "head_dim": 64, "seqlen_k": 170}, {}, Distribution.LARGE),
+    # Two blocks a pass of the inner loop: two passes here, one and a block over below.
+    "defaults, 64 columns": (
+        {**ONE_HEAD, "head_dim": 64, "seqlen_q": 64, "seqlen_k": 600},
+        {},
+        Distribution.GROWING,
+    ),
     "defaults, 128 columns": (
-        {**ONE_HEAD, "head_dim": 128, "seqlen_q": 150, "causal": True},
+        {**ONE_HEAD, "head_dim": 128, "seqlen_q": 140, "seqlen_k": 740, "causal": True},
         {},
         Distribution.NORMAL,
     ),
