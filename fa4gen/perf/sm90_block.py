@@ -31,8 +31,9 @@ LAZY_SLOTS_SAVED_PER_ELEMENT = 0.5
 Source: counted from the template."""
 
 E4M3_SLOTS_PER_ELEMENT = 0.25
-"""Issue slots, on the ALU, that e4m3 adds: joining two pairs of P in a word. Source: counted in the
-SASS of the kernels for head_dim 64, 128 and 256."""
+"""Issue slots, on the ALU, that e4m3 adds with one buffer of P: joining two pairs in a word, which
+with two buffers the conversion does by itself. Source: counted in the SASS of the kernels for
+head_dim 64, 128 and 256."""
 
 TURN_SLOTS_PER_BYTE = 7 * 32 / 512
 """Lane slots in which producer warps turn a byte of V over, in e4m3: ldmatrix, four prmt, an
@@ -109,8 +110,9 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     turned_bytes = 0
     if signature.dtype is DType.E4M3:
         turned_bytes = tile_n * signature.head_dim_v_padded
-        slots += elements * E4M3_SLOTS_PER_ELEMENT + turned_bytes * TURN_SLOTS_PER_BYTE
-        alu_slots += elements * E4M3_SLOTS_PER_ELEMENT
+        joins = elements * E4M3_SLOTS_PER_ELEMENT if config.p_buffers == 1 else 0.0
+        slots += joins + turned_bytes * TURN_SLOTS_PER_BYTE
+        alu_slots += joins
     # Every 64-row MMA reads its own rows of Q (and of P) and all of K and V once more.
     a_bytes = ROWS_PER_WARPGROUP * signature.head_dim_padded * itemsize
     p_bytes = 0 if config.p_in_registers else 2 * ROWS_PER_WARPGROUP * tile_n * itemsize
