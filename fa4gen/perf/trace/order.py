@@ -30,11 +30,11 @@ _EVENTS = (
 """What can be seen from outside a warp: its name, beginnings of opcodes in PTX and in SASS."""
 
 _ELSEWHERE = (
-    *("wgmma", "bar.red", "barrier.red", "barrier.cluster", "cp.", "fence.proxy.async"),
-    *("atom", "red.", "st.async", "mbarrier.", "bar.", "barrier.", "tcgen05.", "clusterlaunch"),
+    *("wgmma", "cp.", "atom", "red.", "st.async", "mbarrier.", "bar.", "barrier.", "tcgen05."),
+    "clusterlaunch",
 )
 """What can be seen, too, or has a clock of its own; a loop with it keeps the order of the PTX."""
-_ALLOWED = ("bar.warp", "tcgen05.wait", "tcgen05.fence", "fence.proxy.async")
+_ALLOWED = ("bar.warp", "tcgen05.wait", "tcgen05.fence")
 """But not these: scoreboards stand for them, or nothing does."""
 
 
@@ -51,7 +51,7 @@ def ordered_loop(
     """
     if len(ptx) != ptx[-1] - ptx[0] + 1 or not sass.is_straight(machine):
         return None
-    if any(sass.controls[at].stall == 0 for at in machine[:1]):
+    if sass.controls[machine[0]].stall == 0:
         return None  # the text came without encodings
     ours: dict[str, list[int]] = defaultdict(list)
     for at in ptx:
