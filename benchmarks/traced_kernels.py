@@ -155,13 +155,18 @@ def _both(
     return Traced(by_ptx, trace_tiles(once, signature, config, arch, read))
 
 
+_MAKING = (
+    *("dataflow", "folding", "kinds", "machine_code", "order", "refine", "sass", "tape", "tile"),
+)
+"""Modules of the model that a recording depends on."""
+
+
 @cache
 def _sources() -> str:
     """Identity of the code that makes a recording."""
     digest = hashlib.sha256()
     folder = Path(package.__file__).parent
-    names = ("dataflow", "folding", "kinds", "machine_code", "refine", "sass", "tape")
-    for name in names:
+    for name in _MAKING:
         digest.update((folder / f"{name}.py").read_bytes())
     return digest.hexdigest()
 

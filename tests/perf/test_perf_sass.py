@@ -118,7 +118,7 @@ def test_classes(opcode: str, expected: str) -> None:
 def test_a_loop_s_instructions_share_what_the_machine_has() -> None:
     ptx = program()
     code = compared(ptx, parse_sass(HOPPER))
-    assert code.note == "instruction counts: SASS (2 loops found again)"
+    assert code.note == "instruction counts: SASS (2 loops found again, 1 in its order)"
     by_opcode = {inst.opcode: code.share(inst.index) for inst in ptx.entry.instructions}
     # Of the inner loop: two multiply-adds became a packed one; 5 instructions, of which 4 on the
     # ALU, became 4 (with the branch), of which one on the ALU.
@@ -135,7 +135,7 @@ def test_a_loop_s_instructions_share_what_the_machine_has() -> None:
 
 def test_stalls_are_those_of_the_loops_with_exponentials() -> None:
     found = parse_sass(HOPPER)
-    assert [found.stalls[at] for at in (0, 1, 9)] == [2, 8, 2]
+    assert [found.controls[at].stall for at in (0, 1, 9)] == [2, 8, 2]
     # The outer loop's exponential and branch, and the 8 of the inner one, two exponentials in them.
     mean = (8 + 2 + 8 + 8 + 6 * 2) / 10
     assert compared(program(), found).stall == pytest.approx(mean)

@@ -30,12 +30,12 @@ def test_published_times_of_flash_attention_4(benchmark: ModuleType) -> None:
     """docs/trace-model.md has the table, and says which of it was fitted."""
     points = list(benchmark.points())
     assert len(points) == 26
-    assert statistics.median(abs(row.error) for row in points) <= 0.12
-    # head_dim 64 is the known weak spot: 19 and 26 % too slow.
-    wide = [abs(row.error) for row in points if row.point.problem.head_dim >= 128]
-    assert len(wide) == 24
-    assert max(wide) <= 0.25
-    assert max(abs(row.error) for row in points) <= 0.30
+    assert statistics.median(abs(row.error) for row in points) <= 0.08
+    # Dense on a GB200 is the known weak spot: 19 % too fast at 2048 and 32768 tokens.
+    assert max(abs(row.error) for row in points) <= 0.20
+    narrow = [abs(row.error) for row in points if row.point.problem.head_dim == 64]
+    assert len(narrow) == 2
+    assert max(narrow) <= 0.15
     llama = [row for row in points if row.point.series == "llama"]
     times = {
         (row.point.sku, row.point.problem.causal, row.point.problem.seqlen_q): row.tflops
@@ -51,11 +51,12 @@ def test_what_was_published_to_gain_gains(benchmark: ModuleType) -> None:
     """Each number is how many times as long a launch takes without; the docs have the sizes."""
     left_out, put_in, ours, theirs, rescaled, *orders = benchmark.ablations()
     assert (left_out.sku, put_in.sku) == ("b200", "b300")
-    assert left_out.gain > 1.0
-    assert put_in.gain > 1.02
-    assert ours.gain > 0.99  # a tie
+    assert left_out.gain > 1.05
+    # A tie, below what was published: the tensor core is the bound with and without.
+    assert 1.0 < put_in.gain < 1.1
+    assert ours.gain > 1.02
     assert theirs.gain > 1.0
-    assert rescaled.gain > 1.01
+    assert rescaled.gain > 1.04
     assert len(orders) == 4
     assert all(1.01 < each.gain < 1.08 for each in orders)
 

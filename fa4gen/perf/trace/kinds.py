@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fa4gen.emulator.decode import Program
 from fa4gen.emulator.registry import OpcodeSpec, Pipe
 from fa4gen.perf.trace.folding import LANES, REGISTER_BYTES, folded, registers_moved
-from fa4gen.perf.trace.machine_code import UNKNOWN, MachineCode
+from fa4gen.perf.trace.machine_code import UNKNOWN, Control, MachineCode, MachineInstruction
+from fa4gen.perf.trace.sass import CONVERT, FMA, INTEGER, MINMAX, MUFU, class_of
 from fa4gen.ptx.ir import Address, Immediate, Instruction, Vector
 
 PAIR = 2
@@ -35,6 +36,8 @@ class Kind:
     """Issue slots that the machine code has for it, on average; 1 where that is not known."""
     timed: bool = True
     """Whether the model has a timing for it; otherwise it takes an issue slot and no more."""
+    control: Control | None = None
+    """Of a machine instruction, which keeps its place: what ptxas told the scheduler."""
 
 
 def kinds_of(program: Program, code: MachineCode | None = None) -> tuple[Kind, ...]:
@@ -49,6 +52,39 @@ def kinds_of(program: Program, code: MachineCode | None = None) -> tuple[Kind, .
     return tuple(
         _kind(inst, spec, inst.index in gone or spec.pipe is Pipe.NONE, code) for inst, spec in rows
     )
+
+
+def machine_kind(program: Program, machine: MachineInstruction) -> Kind:
+    """The kind of a machine instruction whose place and control fields are known."""
+    if machine.event >= 0:
+        spec = program.specs[machine.event]
+        known = _kind(program.entry.instructions[machine.event], spec, False, None)
+        opcode = known.opcode if known.closes else machine.opcode
+        return replace(known, opcode=opcode, control=machine.control)
+    pipe, quantity = _machine_work(machine.opcode)
+    return Kind(machine.opcode, pipe, quantity, True, False, False, 0, control=machine.control)
+
+
+def _machine_work(opcode: str) -> tuple[str, float]:
+    """The pipe of a machine instruction without a counterpart, and how much it asks of it."""
+    name, *modifiers = opcode.split(".")
+    pipe = _MACHINE_PIPES.get(class_of(opcode))
+    if pipe is not None:
+        return pipe, float(LANES * (PAIR if name in _PACKED else 1))
+    if name == "SHFL":
+        return "shuffle", float(LANES)
+    if name in {"LDSM", "STSM"}:
+        return "lsu", float(LANES * REGISTER_BYTES * int(modifiers[-1]))
+    if name in {"LDS", "STS", "ATOMS"}:
+        width = next((int(each) for each in modifiers if each in {"64", "128"}), 32)
+        return "lsu", LANES * width / 8.0
+    if name in {"LDG", "STG", "LD", "ST", "LDL", "STL"}:
+        return "global", 0.0
+    return "control", 0.0
+
+
+_MACHINE_PIPES = {MUFU: "mufu", FMA: "fma", MINMAX: "alu", INTEGER: "alu", CONVERT: "convert"}
+_PACKED = frozenset({"FFMA2", "FMUL2", "FADD2"})
 
 
 def _kind(inst: Instruction, spec: OpcodeSpec, gone: bool, code: MachineCode | None) -> Kind:

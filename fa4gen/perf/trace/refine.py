@@ -17,6 +17,7 @@ from fa4gen.emulator.decode import Program
 from fa4gen.emulator.registry import OpcodeSpec, Pipe
 from fa4gen.perf.trace.folding import folded
 from fa4gen.perf.trace.machine_code import MachineCode, Share
+from fa4gen.perf.trace.order import ordered_loop
 from fa4gen.perf.trace.sass import (
     CONVERT,
     EXPONENTIAL,
@@ -54,8 +55,7 @@ class _Region:
     """The instructions of a loop that are in no loop within it that was found again, too."""
 
     ptx: tuple[int, ...]
-    sass: tuple[str, ...]
-    stalls: tuple[int, ...]
+    machine: tuple[int, ...]
 
 
 def machine_code_of(cubin: bytes, program: Program) -> MachineCode:
@@ -74,21 +74,28 @@ def compared(program: Program, sass: Sass) -> MachineCode:
     shares: dict[int, Share] = {}
     gone = folded(program)
     regions = list(_regions(program, sass))
+    loops = []
     for region in regions:
-        shares |= _shares(region, program, gone)
+        found = _shares(region, program, sass, gone)
+        shares |= found
+        ordered = ordered_loop(program, sass, region.ptx, region.machine) if found else None
+        if ordered is not None:
+            loops.append(ordered)
     if not shares:
         return MachineCode("instruction counts: PTX (no loop found again in the SASS)")
     note = f"instruction counts: SASS ({len(regions)} loops found again)"
-    return MachineCode(note, shares, _mean_stall(regions))
+    if loops:
+        note = f"{note[:-1]}, {len(loops)} in its order)"
+    return MachineCode(note, shares, _mean_stall(regions, sass), tuple(loops))
 
 
-def _mean_stall(regions: Sequence[_Region]) -> float:
+def _mean_stall(regions: Sequence[_Region], sass: Sass) -> float:
     """Of the instructions of loops that have exponentials."""
     stalls = [
-        stall
+        sass.controls[at].stall
         for region in regions
-        if any(map(_is_exponential, region.sass))
-        for stall in region.stalls
+        if any(_is_exponential(sass.opcodes[at]) for at in region.machine)
+        for at in region.machine
     ]
     return sum(stalls) / len(stalls) if stalls else 0.0
 
@@ -97,10 +104,13 @@ def _is_exponential(opcode: str) -> bool:
     return opcode.startswith(EXPONENTIAL)
 
 
-def _shares(region: _Region, program: Program, gone: frozenset[int]) -> dict[int, Share]:
+def _shares(
+    region: _Region, program: Program, sass: Sass, gone: frozenset[int]
+) -> dict[int, Share]:
     kept = [at for at in region.ptx if at not in gone]
     classes = {at: _class(program.entry.instructions[at], program.specs[at]) for at in kept}
-    ours, theirs = Counter(classes.values()), Counter(map(class_of, region.sass))
+    ours = Counter(classes.values())
+    theirs = Counter(class_of(sass.opcodes[at]) for at in region.machine)
     slots, work = {}, {}
     for name in (MUFU, FMA, MINMAX, CONVERT):
         if ours[name]:
@@ -144,11 +154,7 @@ def _regions(program: Program, sass: Sass) -> Iterator[_Region]:
     for our, their in pairs:
         ptx = _without(our, [inner for inner, _ in pairs if inner != our])
         machine = _without(their, [inner for _, inner in pairs if inner != their])
-        yield _Region(
-            ptx,
-            tuple(sass.opcodes[at] for at in machine),
-            tuple(sass.stalls[at] for at in machine),
-        )
+        yield _Region(ptx, machine)
 
 
 def _without(loop: tuple[int, int], others: Sequence[tuple[int, int]]) -> tuple[int, ...]:

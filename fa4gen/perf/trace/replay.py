@@ -13,8 +13,12 @@ from dataclasses import dataclass
 
 from fa4gen.core.errors import EvaluationError
 from fa4gen.perf.trace.dataflow import Begun, ClusterSteps, Step
+from fa4gen.perf.trace.kinds import Kind
 from fa4gen.perf.trace.sm import Sm, SubCore, WarpState
 from fa4gen.perf.trace.timing import SUBCORES, Timing
+
+FENCE = "FENCE.VIEW.ASYNC.T"
+"""Over when the warp's stores to tensor memory are: stands for tcgen05.wait::st."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class _Machine:
     def __init__(self, steps: ClusterSteps, timing: Timing) -> None:
         self.timing = timing
         self.sms = [Sm() for _ in range(steps.num_ctas)]
-        self.subcores = [[SubCore(sm, i) for i in range(SUBCORES)] for sm in self.sms]
+        queue = timing.mufu_queue
+        self.subcores = [[SubCore(sm, i, queue) for i in range(SUBCORES)] for sm in self.sms]
         self.warps: list[WarpState] = []
         for each in steps.warps:
             subcore = self.subcores[each.cta][each.index % SUBCORES]
@@ -120,7 +125,7 @@ class _Machine:
     def _wait(self, warp: WarpState) -> None:
         """Offer the wait or branch at the head once it is known when it is over."""
         step = warp.steps[warp.head]
-        time = warp.opens
+        time = max(warp.opens, warp.cleared(step))
         for each in step.operands:
             time = max(time, warp.finish[each])
         for phase in step.waits:
@@ -144,7 +149,8 @@ class _Machine:
         kind, timing = step.kind, self.timing
         slots = timing.issue_slots * kind.slots
         subcore.issue, subcore.last = time + slots, warp
-        warp.again = time + max(slots, timing.stall * kind.slots)
+        stall = timing.stall * kind.slots if kind.control is None else kind.control.stall
+        warp.again = time + max(slots, stall)
         subcore.sm.busy["issue"] += slots / SUBCORES
         if subcore.sm.tensor[subcore.number] > time:
             # Work that is queued keeps its times; what is stolen from it, the next has to bear.
@@ -159,6 +165,8 @@ class _Machine:
                 self._signal(phase, time + timing.arrive)
         for job in step.jobs:
             self._start(subcore, warp, job, time)
+        if kind.control is not None:
+            self._take_boards(warp, kind, position, time)
         if kind.opcode.startswith("wgmma.commit_group"):
             warp.groups.append(max(warp.open_group, default=time))
             warp.open_group = []
@@ -166,6 +174,18 @@ class _Machine:
             warp.copies.append(max(warp.open_copies, default=time))
             warp.open_copies = []
         warp.issued(position)
+
+    def _take_boards(self, warp: WarpState, kind: Kind, position: int, time: float) -> None:
+        """Its scoreboards are free when it is over, or has read its operands."""
+        control, boards = kind.control, warp.boards
+        assert control is not None
+        if kind.opcode.startswith(FENCE):
+            warp.finish[position] = max(warp.finish[position], warp.stores)
+        if control.writes >= 0:
+            boards[control.writes] = max(boards[control.writes], warp.finish[position])
+        if control.reads >= 0:
+            read = time + self.timing.occupancy(kind.pipe, kind.quantity)
+            boards[control.reads] = max(boards[control.reads], read)
 
     def _execute(self, subcore: SubCore, warp: WarpState, step: Step, time: float) -> float:
         """Occupy the pipe of an instruction; when its result is there."""
@@ -175,11 +195,10 @@ class _Machine:
             return self._access(subcore.sm, time, cycles)
         if kind.pipe == "global":
             return time + timing.load
-        subcore.pipes[kind.pipe].free = time + cycles
+        over = subcore.pipes[kind.pipe].take(time, cycles) + timing.latency(kind.pipe)
         subcore.sm.busy[kind.pipe] += cycles / SUBCORES
-        over = time + cycles + timing.latency(kind.pipe)
         if kind.pipe == "tmem":
-            if kind.opcode.startswith("tcgen05.ld"):
+            if kind.opcode.startswith(("tcgen05.ld", "LDTM")):
                 warp.loads = max(warp.loads, over)
             else:
                 warp.stores = max(warp.stores, over)

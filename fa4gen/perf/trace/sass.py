@@ -13,15 +13,18 @@ import subprocess
 import sysconfig
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from fa4gen.core.errors import EvaluationError
+from fa4gen.perf.trace.machine_code import Control
 
 NVDISASM = "nvdisasm"
 TIMEOUT_S = 60.0
+SPIN = 2
+"""Instructions that a loop without work has besides its branch."""
 
 MUFU, FMA, MINMAX, CONVERT, INTEGER, OTHER = "mufu", "fma", "minmax", "convert", "integer", "other"
 """Classes of instructions. ``integer`` is the rest of the ALU, ``other`` everything else."""
@@ -49,13 +52,18 @@ ANCHORS = {
 }
 """Instructions that ptxas neither adds nor leaves out, by the beginning of their names."""
 
-STALL_SHIFT, STALL_MASK = 41, 0xF
-"""Of the upper half of an instruction's 128 bits: how many cycles its warp waits before the next.
+CONTROL_SHIFT, STALL_MASK, BOARD_MASK, BOARDS = 41, 0xF, 0x7, 6
+WRITES_SHIFT, READS_SHIFT, WAITS_SHIFT = 5, 8, 11
+"""Of the upper half of an instruction's 128 bits: the stall, a hint, the scoreboards it takes (7 is
+none) and a mask of those it waits for.
 
 Source: Jia et al., Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking, section 2.1;
-that the place is the same in sm_90a and sm_100a shows in what is there: 1 for FFMA, 2 for what the
-ALU takes at half rate."""
+that the places are the same in sm_90a and sm_100a shows in what is there: stalls are 1 for FFMA, 2
+for what the ALU takes at half rate, 8 for MUFU (4 in sm_103a), and whoever uses what MUFU or a load
+gave waits for the board that it took."""
 
+_LEAVES = ("BRX", "JMP", "JMX", "CALL", "RET", "BRK", "WARPSYNC.COLLECTIVE")
+"""Beginnings of what goes elsewhere than to the next instruction or a label nearby."""
 _LABEL = re.compile(r"^\.(L_\w+):")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?P<guard>@!?U?P\w+\s+)?(?P<op>[A-Z]\S*)(.*)")
 _UPPER_HALF = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/\s*$")
@@ -78,10 +86,29 @@ class Sass:
     """The machine code of one kernel."""
 
     opcodes: tuple[str, ...]
-    stalls: tuple[int, ...]
-    """Cycles from each to the next of the same warp at least; 0 where the text has no encoding."""
+    controls: tuple[Control, ...]
+    """A stall of 0 where the text has no encoding."""
     loops: tuple[SassLoop, ...]
     """In the order in which they begin."""
+    targets: Mapping[int, int]
+    """Of branches: where to, both counted from the beginning of the kernel."""
+
+    def is_straight(self, positions: Sequence[int]) -> bool:
+        """Whether a warp that goes round a loop executes each of these once, one after the other.
+
+        Branches out of the loop are those of waits that are not over, and of its end; a branch to
+        the instruction before is such a wait, too.
+        """
+        first, last = positions[0], positions[-1]
+        if len(positions) != last - first + 1:
+            return False  # there is another loop within
+        for at in positions[:-1]:
+            to = self.targets.get(at)
+            if to is not None and first <= to <= last and not 0 <= at - to <= SPIN:
+                return False
+            if self.opcodes[at].startswith(_LEAVES):
+                return False
+        return self.targets.get(last) == first
 
 
 def find_nvdisasm() -> Path | None:
@@ -138,9 +165,9 @@ def parse_sass(text: str) -> Sass:
     others, and they jump back without one.
     """
     opcodes: list[str] = []
-    stalls: list[int] = []
+    controls: list[Control] = []
     labels: dict[str, int] = {}
-    branches: list[tuple[int, str]] = []
+    branches: list[tuple[int, str, bool]] = []
     for line in text.splitlines():
         if line.startswith("\t.section\t.text.") and opcodes:
             break
@@ -149,26 +176,41 @@ def parse_sass(text: str) -> Sass:
             labels[label[1]] = len(opcodes)
             continue
         upper = _UPPER_HALF.match(line)
-        if upper and stalls:
-            stalls[-1] = int(upper[1], 16) >> STALL_SHIFT & STALL_MASK
+        if upper and controls:
+            controls[-1] = control_of(int(upper[1], 16))
         found = _INSTRUCTION.match(line)
         if not found:
             continue
         target = _TARGET.search(found[3])
-        if found["op"].startswith("BRA") and target and (found["guard"] or target["predicate"]):
-            branches.append((len(opcodes), target["label"]))
+        if found["op"].startswith("BRA") and target:
+            conditional = bool(found["guard"] or target["predicate"])
+            branches.append((len(opcodes), target["label"], conditional))
         opcodes.append(found["op"].rstrip(";"))
-        stalls.append(0)
+        controls.append(Control(0))
     ends: dict[int, int] = {}
-    for at, name in branches:
-        start = labels.get(name, at + 1)
-        if start <= at:
+    targets = {at: labels[name] for at, name, _ in branches if name in labels}
+    for at, _, conditional in branches:
+        start = targets.get(at, at + 1)
+        if conditional and start <= at:
             ends[start] = max(at, ends.get(start, 0))
     loops = [
         SassLoop(start, end, anchors_of(opcodes[start : end + 1]))
         for start, end in sorted(ends.items())
     ]
-    return Sass(tuple(opcodes), tuple(stalls), tuple(loops))
+    return Sass(tuple(opcodes), tuple(controls), tuple(loops), targets)
+
+
+def control_of(upper: int) -> Control:
+    """What the upper 64 bits of an instruction tell the scheduler."""
+    bits = upper >> CONTROL_SHIFT
+    writes, reads = bits >> WRITES_SHIFT & BOARD_MASK, bits >> READS_SHIFT & BOARD_MASK
+    waits = tuple(board for board in range(BOARDS) if bits >> WAITS_SHIFT >> board & 1)
+    return Control(
+        bits & STALL_MASK,
+        writes if writes < BOARDS else -1,
+        reads if reads < BOARDS else -1,
+        waits,
+    )
 
 
 def anchors_of(opcodes: Iterable[str]) -> tuple[tuple[str, int], ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 
-from fa4gen.perf.trace.dataflow import WarpSteps
+from fa4gen.perf.trace.dataflow import Step, WarpSteps
+from fa4gen.perf.trace.sass import BOARDS
 from fa4gen.perf.trace.timing import SUBCORES
 
 NEVER = float("inf")
@@ -58,12 +59,28 @@ class Demand:
 
 
 class Pipe:
-    """A pipe of a sub-core."""
+    """A pipe of a sub-core, with a queue before it or none.
 
-    __slots__ = ("free",)
+    Without one, an instruction issues when the pipe can begin with it, and until then its warp
+    stands. With one it issues into the queue, where those of several warps wait side by side.
+    """
 
-    def __init__(self) -> None:
-        self.free = 0.0
+    __slots__ = ("begun", "free", "over")
+
+    def __init__(self, places: int = 0) -> None:
+        self.free = self.over = 0.0
+        """When it takes the next instruction; when it has done what it has."""
+        self.begun = deque([0.0] * places, places)
+        """When it begins with each of the latest instructions, as many as may wait."""
+
+    def take(self, time: float, cycles: float) -> float:
+        """Give it an instruction at ``time``; when it is done with it."""
+        start = max(time, self.over)
+        self.over = self.free = start + cycles
+        if self.begun.maxlen:
+            self.begun.append(start)
+            self.free = self.begun[0]
+        return self.over
 
 
 class Queue:
@@ -99,10 +116,10 @@ class SubCore:
     Source: Huerta et al., Analyzing Modern NVIDIA GPU Cores, 2025: greedy, then youngest.
     """
 
-    def __init__(self, sm: Sm, number: int) -> None:
+    def __init__(self, sm: Sm, number: int, mufu_queue: int = 0) -> None:
         self.sm, self.number = sm, number
         self.issue = 0.0
-        self.pipes: dict[str, Pipe] = defaultdict(Pipe)
+        self.pipes: dict[str, Pipe] = defaultdict(Pipe, mufu=Pipe(mufu_queue))
         self.queues: list[Queue] = []
         self.version = self.serial = 0
         self.last: WarpState | None = None
@@ -157,6 +174,8 @@ class WarpState:
         self.waited = self.came = 0.0
         self.here = -1
         """The last wait that has told others that the warp has come to it."""
+        self.boards = [0.0] * BOARDS
+        """When each scoreboard is free."""
         self.loads = self.stores = 0.0
         """When the last load from and store to tensor memory are over."""
         self.products = 0.0
@@ -175,8 +194,10 @@ class WarpState:
         end = min(self.head + self.window, len(self.steps))
         while self.admitted < end and self.closing < 0:
             at = self.admitted
-            self.admitted += 1
             step = self.steps[at]
+            if at != self.head and (step.kind.control or self.steps[at - 1].kind.control):
+                return  # the machine's instructions go one after the other
+            self.admitted += 1
             if step.kind.closes:
                 self.closing = at
                 return
@@ -197,9 +218,16 @@ class WarpState:
     def offer(self, at: int) -> None:
         """Nothing that ``at`` needs is unissued any more."""
         ready = self.opens
-        for each in self.steps[at].operands:
+        step = self.steps[at]
+        for each in step.operands:
             ready = max(ready, self.finish[each])
+        ready = max(ready, self.cleared(step))
         self.subcore.offer(self, at, ready)
+
+    def cleared(self, step: Step) -> float:
+        """When the scoreboards that a machine instruction waits for are free."""
+        control = step.kind.control
+        return max((self.boards[each] for each in control.waits), default=0.0) if control else 0.0
 
     def issued(self, at: int) -> None:
         """Tell those who need it, and move the window on."""

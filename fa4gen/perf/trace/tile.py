@@ -25,8 +25,10 @@ ReadCode = Callable[[Program], MachineCode]
 
 STEADY_BLOCKS = 4
 """Blocks by which the longer tape differs: enough to go round the ring of K and V."""
-LEAST_BLOCKS = 4
-"""Of the shorter tape: the first block and the last have less going on beside them."""
+LEAST_BLOCKS = 8
+"""Of the shorter tape: the first blocks and the last have less going on beside them, and two Q
+tiles take some blocks to find the order in which they alternate. After 8 a block of
+FlashAttention-4's kernels takes as long as any later one, to 0.3 %; after 4, up to 13 % less."""
 
 
 @dataclass(frozen=True, slots=True)

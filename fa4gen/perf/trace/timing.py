@@ -32,6 +32,7 @@ FACTS = (
     "store",
     "cta_start",
     "window",
+    "mufu_queue",
     "issue_slots",
     "stall",
     "steal",
@@ -66,7 +67,10 @@ class Timing:
     cta_start: float
     """From handing a CTA to an SM to its first instruction, besides what the kernel itself does."""
     window: int
-    """Instructions among which the compiler is taken to have found the best order."""
+    """Instructions among which the compiler is taken to have found the best order, where that is
+    not known."""
+    mufu_queue: int
+    """Instructions that may wait for the MUFU of a sub-core without keeping their warps."""
     steal: float
     """By how much an instruction delays the tensor core of its sub-core, if that is at work: where
     accumulators are registers, both want the ports of the register file."""
@@ -131,6 +135,7 @@ def load_timing(arch: Arch) -> Timing:
         store=value["store"],
         cta_start=value["cta_start"],
         window=int(value["window"]),
+        mufu_queue=int(value["mufu_queue"]),
         steal=float(value["steal"]),
         port_share=float(value["port_share"]),
         issue_slots=float(value["issue_slots"]),
