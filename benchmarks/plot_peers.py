@@ -171,7 +171,7 @@ def draw_others(lines: list[Line], target: Path) -> None:
     axes[1].legend(fontsize=8, loc="lower left")
     figure.suptitle(f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward", fontsize=10)
     figure.tight_layout()
-    figure.savefig(target, dpi=90)
+    figure.savefig(target, dpi=75)
 
 
 def main() -> int:
@@ -201,7 +201,7 @@ def main() -> int:
         f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward, sustained load", fontsize=10
     )
     figure.tight_layout()
-    figure.savefig(target, dpi=90)
+    figure.savefig(target, dpi=75)
     return 0
 
 

@@ -31,6 +31,10 @@ class Effort:
     """Asks in a row that may end without an evaluation (infeasible or known)."""
     shootout_share: float = 0.2
     """Share of a problem's budget kept for the shoot-out."""
+    least_trials: int = 3
+    """Evaluations of a problem whatever the budget: the default and the two best guesses. Without
+    them a workload whose seconds ran out left its last problems at the default, with decode ten
+    times as slow as the first guess (an H200, 2026-11-21)."""
     proves: bool = True
     """Whether, without a GPU, kernels are compiled and emulated before their times count."""
 

@@ -280,7 +280,8 @@ class ProblemTuner:
     def _stop(self) -> StopReason | None:
         if self.known_count >= self.effort.max_trials:
             return StopReason.MAX_TRIALS
-        if self.deadline.passed(1.0 if self._repeatable else 1.0 - self.effort.shootout_share):
+        share = 1.0 if self._repeatable else 1.0 - self.effort.shootout_share
+        if self.known_count >= self.effort.least_trials and self.deadline.passed(share):
             return StopReason.BUDGET
         if self.tally.since_better > self.effort.patience:
             return StopReason.CONVERGED

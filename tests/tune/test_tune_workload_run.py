@@ -360,6 +360,17 @@ def test_the_shootout_gets_what_is_left_of_the_budget(problem, sku, store, small
     assert 0 <= left_s <= 1.0 * settings.effort.shootout_share
 
 
+def test_a_workload_out_of_seconds_still_tries_the_best_guesses(problem, sku, store, small):
+    """The first problem takes all of the budget; the second gets its seeds, not only the default."""
+    effort = replace(small.effort, max_trials=9, model_seeds=4)
+    settings = replace(small, budget_s=0.2, effort=effort)
+    evaluator = FakeEvaluator(sku, lambda asked, config: Behaviour(delay_s=0.15))
+    report = tune([problem, other(problem)], evaluator=evaluator, store=store, settings=settings)
+    last = [config for asked, config in evaluator.evaluated if asked == other(problem)]
+    assert len(last) == effort.least_trials == 3
+    assert report.problems[1].stop is StopReason.BUDGET
+
+
 def test_budget_is_split_and_ends_the_search(problem, sku, store, small, listener):
     effort = replace(small.effort, max_trials=1000, shootout_share=0.25)
     settings = replace(small, effort=effort, budget_s=1.6, weights=(1.0, 3.0))
