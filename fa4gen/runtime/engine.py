@@ -216,8 +216,16 @@ class Engine:
             scale = head_dim**-0.5 if softmax_scale is None else softmax_scale
             out, lse = self._run_again(fit_q, fit_k, fit_v, scale, causal, descales)
             return (out if columns_v == head_dim_v else out[..., :head_dim_v].contiguous()), lse
-        problem = _problem(q, k, v, causal, dtype)
-        return self._plan_and_launch(q, k, v, softmax_scale, problem, descales)
+        _, kernel = source.prepare(_problem(q, k, v, causal, dtype))
+        plan = _make_plan(source, kernel, q, v)
+        scale = plan.softmax_scale if softmax_scale is None else float(softmax_scale)
+        filled = () if descales is None else self._filled(k, descales)
+        result = self._launch_first(plan, kernel, (q, k, v), filled, scale)
+        plans = self._plans if descales is None else self._scaled_plans
+        if len(plans) >= MAX_PLANS:
+            plans.clear()
+        plans[plan_key(q, k, v, causal)] = plan
+        return result
 
     def _run_again(
         self,
@@ -247,27 +255,6 @@ class Engine:
             if not self._capturing():  # memory of a graph's pool is the graph's
                 self._ones[key] = ones
         return tuple(ones if each is None else each.contiguous() for each in descales)
-
-    def _plan_and_launch(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        softmax_scale: float | None,
-        problem: AttentionProblem,
-        descales: inputs.Descales | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        source = self._source(q.get_device())
-        _, kernel = source.prepare(problem)
-        plan = _make_plan(source, kernel, q, v)
-        scale = plan.softmax_scale if softmax_scale is None else float(softmax_scale)
-        filled = () if descales is None else self._filled(k, descales)
-        result = self._launch_first(plan, kernel, (q, k, v), filled, scale)
-        plans = self._plans if descales is None else self._scaled_plans
-        if len(plans) >= MAX_PLANS:
-            plans.clear()
-        plans[plan_key(q, k, v, problem.causal)] = plan
-        return result
 
     def _launch_first(
         self,

@@ -124,6 +124,15 @@ def test_equal_shapes_share_a_plan_and_different_facts_do_not() -> None:
     assert [asked.causal for asked in source.asked] == [False, True, False, False]
 
 
+def test_a_causal_call_with_one_query_runs_the_dense_kernel_and_is_remembered() -> None:
+    engine, source = cpu_engine()
+    decode = small(seqlen_q=1, causal=True)
+    for _ in range(2):
+        check(engine, *draw(decode), None, True)
+    (seen,) = source.asked
+    assert not seen.causal
+
+
 def test_a_misaligned_base_under_a_known_plan_is_noticed() -> None:
     engine, source = cpu_engine()
     q, k, v = draw(small())
