@@ -361,7 +361,7 @@ def test_the_shootout_gets_what_is_left_of_the_budget(problem, sku, store, small
 
 
 def test_a_workload_out_of_seconds_still_tries_the_best_guesses(problem, sku, store, small):
-    """The first problem takes all of the budget; the second gets its seeds, not only the default."""
+    """The first problem takes all of the budget; the second gets its seeds, too."""
     effort = replace(small.effort, max_trials=9, model_seeds=4)
     settings = replace(small, budget_s=0.2, effort=effort)
     evaluator = FakeEvaluator(sku, lambda asked, config: Behaviour(delay_s=0.15))
