@@ -115,9 +115,11 @@ class Predicted:
         return self.tflops / self.point.tflops - 1.0
 
 
-def points() -> Iterator[Predicted]:
-    """Every published time with ours."""
+def points(series: str | None = None) -> Iterator[Predicted]:
+    """Every published time with ours, or those of one series, such as ``llama``."""
     for point in published():
+        if series not in (None, point.series):
+            continue
         sku = load_sku(point.sku)
         tile = tile_of(point.kernel, sku)
         found = predict_traced(point.problem, point.config, sku, tile)

@@ -20,7 +20,7 @@ from fa4gen.numerics.tensor_core import fused_dot, wgmma_accumulation
 
 CONFIG = KernelConfig(tile_m=64, tile_n=64, pingpong=False)
 PROBLEM = AttentionProblem.from_dict(
-    {"batch": 1, "seqlen_q": 256, "num_heads_q": 4, "num_heads_kv": 2, "head_dim": 64,
+    {"batch": 1, "seqlen_q": 256, "num_heads_q": 4, "num_heads_kv": 2, "head_dim": 32,
      "dtype": "e4m3", "causal": True}
 )  # fmt: skip
 CASES = {case.kind: case for case in small_cases(PROBLEM, CONFIG)}
@@ -125,4 +125,4 @@ def test_the_reference_is_of_the_true_values() -> None:
 
 
 def test_input_bytes_count_o_in_its_own_type() -> None:
-    assert input_bytes(PROBLEM) == 256 * 64 * (4 + 2 + 2 + 4 * 2)
+    assert input_bytes(PROBLEM) == 256 * 32 * (4 + 2 + 2 + 4 * 2)
