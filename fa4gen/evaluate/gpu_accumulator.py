@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fa4gen.numerics.tensor_core import wgmma_accumulation
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FRACTION_BITS = 13
+FRACTION_BITS = wgmma_accumulation("e4m3", "e4m3", "f32").fraction_bits
 """Bits below the largest exponent of an instruction that its summands keep, the rest cut off."""
 MASK = -(1 << 10)
 """Bits of a float32 that the accumulator keeps: 13 of the mantissa."""

@@ -143,7 +143,7 @@ def _same_e4m3(s: _Slices, hidden: Tensor | None, o: Tensor) -> tuple[Tensor, Te
         lift = factor * E4M3_P_SCALE
         rounded = (p * lift).to(s.v.dtype)
         product = rounded.float() @ v32
-        if cut_off is None:  # some 500 small launches; nearly the same in every draw
+        if cut_off is None:  # dear, and nearly the same in every draw
             cut_off = (accumulated(rounded, s.v) - product) / lift
         total = row_sum.clamp_min(1e-30).unsqueeze(-1)
         mean = (product / lift + cut_off) / total * s.v_scale
