@@ -65,8 +65,8 @@ def tune(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="For the whole workload: 90s, 10m, 1h30m; the default and two guesses are tried for "
-            "every problem in any case. Default: no limit.",
+            help="For the whole workload: 90s, 10m, 1h30m; the default and two guesses are tried "
+            "for every problem in any case. Default: no limit.",
         ),
     ] = None,
     effort: Annotated[
