@@ -23,6 +23,7 @@ from fa4gen.compile import artifact_key, compile_kernel, default_cache_dir
 from fa4gen.compile.cubin import embedded_cubin
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.decode import Program
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import make_inputs, poisoned_outputs
@@ -69,7 +70,8 @@ class Ours:
         arch = load_arch(self.arch)
         artifact = compile_kernel(render(self.signature, self.config, arch))
         cubin = embedded_cubin(artifact.object_path.read_bytes())
-        return _both(recorder(artifact, arch), self.signature, self.config, arch, cubin)
+        record = recorder(artifact, arch, workspace=Workspace.of(self.config))
+        return _both(record, self.signature, self.config, arch, cubin)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import typer
 from fa4gen.cli.options import JsonOption, examples
 from fa4gen.cli.output import EXIT_FAILED, emit, fail, say
 from fa4gen.cli.problem_text import parse_problem
+from fa4gen.core.config import Scheduler
 from fa4gen.core.errors import ConfigError, UnknownName
+from fa4gen.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,18 +139,22 @@ class _Request:
             trial,
             policies=self.policies,
             options=self.options,
-            num_splits=self._num_splits(),
+            workspace=self._workspace(),
         )
         views = tuple(
             emulation.AccuracyView(a.name, a.max_error, a.allowed, a.ok) for a in found.accuracies
         )
         return found.report, views
 
-    def _num_splits(self) -> int:
-        """What the rendered file says; a kernel with splits takes workspace."""
+    def _workspace(self) -> Workspace:
+        """What the rendered file says that the kernel takes."""
         text = self.kernel.read_text(encoding="utf-8")
-        stated = re.search(r"^NUM_SPLITS = (\d+)$", text, re.MULTILINE)
-        return int(stated[1]) if stated else 1
+        num_splits = re.search(r"^NUM_SPLITS = (\d+)$", text, re.MULTILINE)
+        scheduler = re.search(r'^SCHEDULER = "(\w+)"$', text, re.MULTILINE)
+        return Workspace(
+            num_splits=int(num_splits[1]) if num_splits else 1,
+            tile_counter=scheduler is not None and scheduler[1] == Scheduler.DYNAMIC,
+        )
 
     def function(self, call: str) -> _Found:
         """Any host function, for what it does besides its numbers."""

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fa4gen.compile.artifact import FUNCTION_NAME, Artifact
+from fa4gen.compile.tile_counters import TileCounters
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import CompileError, MissingDependency
-from fa4gen.core.workspace import workspace_shapes
+from fa4gen.core.workspace import Workspace
 
+TILE_COUNTERS = TileCounters()
+"""Of this process: kernels that follow each other on a stream may share a counter."""
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -21,38 +24,42 @@ def launchable(
 ) -> Callable[..., Any]:
     """A loaded forward kernel, called with ``(q, k, v, out, lse, softmax_scale, num_sms)``.
 
-    In e4m3 ``q_descale, k_descale, v_descale`` come before the scale. Where the kernel takes
-    workspace, every call allocates it beside ``lse`` (torch's allocator gives the same memory
-    again, also while a CUDA graph is captured).
+    In e4m3 ``q_descale, k_descale, v_descale`` come before the scale, and Q, K and V are handed
+    over as bytes, which every version of DLPack knows (source: DLPack 1.1 added the 8-bit
+    floating-point types; torch exports them since 2.10 or so). Where the kernel takes workspace,
+    every call brings it: O and LSE of splits are allocated beside ``lse`` (torch's allocator gives
+    the same memory again, also while a CUDA graph is captured), and a counter of tiles comes from
+    :class:`~fa4gen.compile.tile_counters.TileCounters`.
     """
-    if dtype is DType.E4M3:
-        return _launchable_e4m3(function, config)
-    if workspace_shapes(config, (), 0) is None:
+    raw = _torch_bytes() if dtype is DType.E4M3 else None
+    workspace = Workspace.of(config)
+    if workspace == Workspace() and raw is None:
         return function
+    if workspace.tile_counter and raw is None:
+
+        def launch_dynamic(q: Any, k: Any, v: Any, out: Any, lse: Any, *scalars: Any) -> None:
+            function(q, k, v, out, lse, TILE_COUNTERS.for_launch(lse), *scalars)
+
+        return launch_dynamic
 
     def launch(q: Any, k: Any, v: Any, out: Any, lse: Any, *rest: Any) -> None:
-        shapes = workspace_shapes(config, tuple(lse.shape), out.shape[-1])
-        function(q, k, v, out, lse, *map(lse.new_empty, shapes or ()), *rest)
+        if raw is not None:
+            q, k, v = q.view(raw), k.view(raw), v.view(raw)
+        taken: list[Any] = []
+        if workspace.num_splits > 1:
+            shapes = workspace.split_shapes(tuple(lse.shape), out.shape[-1])
+            taken += map(lse.new_empty, shapes)
+        if workspace.tile_counter:
+            taken.append(TILE_COUNTERS.for_launch(lse))
+        function(q, k, v, out, lse, *rest[:-2], *taken, *rest[-2:])
 
     return launch
 
 
-def _launchable_e4m3(function: Callable[..., Any], config: KernelConfig) -> Callable[..., Any]:
-    """As :func:`launchable`; hands Q, K and V over as bytes, which every version of DLPack knows.
-
-    Source: DLPack 1.1 added the 8-bit floating-point types; torch exports them since 2.10 or so.
-    """
+def _torch_bytes() -> Any:
     import torch
 
-    raw = torch.uint8
-
-    def launch(q: Any, k: Any, v: Any, out: Any, lse: Any, *rest: Any) -> None:
-        shapes = workspace_shapes(config, tuple(lse.shape), out.shape[-1]) or ()
-        descales, scalars = rest[:3], rest[3:]
-        workspace = map(lse.new_empty, shapes)
-        function(q.view(raw), k.view(raw), v.view(raw), out, lse, *descales, *workspace, *scalars)
-
-    return launch
+    return torch.uint8
 
 
 def load(artifact: Artifact) -> Callable[..., Any]:

@@ -21,6 +21,9 @@ class Scheduler(StrEnum):
     """One tile per CTA, longest tiles launched first (longest processing time first)."""
     PERSISTENT = "persistent"
     """One CTA per SM, each walking the tiles with a fixed stride."""
+    DYNAMIC = "dynamic"
+    """One CTA per SM, each taking the next tile from a counter in global memory when it is done
+    with one, longest tiles first."""
     CLC = "clc"
     """One tile per CTA as launched; running CTAs take over tiles of CTAs that have not started
     (cluster launch control, Blackwell)."""

@@ -13,10 +13,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
+from fa4gen.core.errors import KernelFault
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.core.workspace import workspace_shapes
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.emulate import Options
 from fa4gen.emulator.launch import CompiledHost
 from fa4gen.emulator.session import POLICIES, Report, run
@@ -42,6 +42,7 @@ NUMPY_DTYPES: dict[DType, Any] = {
 }
 GROWTH_KEYS = 128
 """Keys over which the logits of the ``growing`` inputs rise by one step."""
+NO_WORKSPACE = Workspace()
 DEFAULT_NUM_SMS = 2
 """CTAs of a persistent kernel: few, so that small problems still give each several tiles."""
 
@@ -94,18 +95,19 @@ def emulate_attention(
     policies: Sequence[str] = POLICIES,
     exp2_error: float = 0.0,
     options: Options | None = None,
-    num_splits: int = 1,
+    workspace: Workspace = NO_WORKSPACE,
 ) -> AttentionReport:
     """Emulate a forward kernel of fa4gen on random inputs and compare it with float64.
 
     Args:
         host: A compiled kernel of fa4gen's signature
             ``(q, k, v, out, lse, [workspace,] softmax_scale, num_sms)``.
-        num_splits: The kernel's; above 1 it takes workspace.
+        workspace: What the kernel takes besides.
         exp2_error: Relative error of the kernel's exp2 that is allowed for.
 
     Raises:
         InputError: the problem is too large to emulate.
+        KernelFault: the numbers are right, but the counter of tiles is not zero afterwards.
         EmulationError: the kernel cannot be emulated.
     """
     problem = trial.problem
@@ -113,28 +115,31 @@ def emulate_attention(
     descales = make_descales(problem, trial.seed)
     outputs = poisoned_outputs(problem)
     scale = float(problem.head_dim) ** -0.5
-    tensors = kernel_tensors(inputs, outputs, descales, num_splits)
+    tensors = kernel_tensors(inputs, outputs, descales, workspace)
     report = run(host, *tensors, scale, trial.num_sms, policies=policies, options=options)
     accuracies = compare(problem, inputs, outputs, scale, exp2_error, descales)
-    return AttentionReport(trial, report, accuracies)
+    found = AttentionReport(trial, report, accuracies)
+    if found.ok and workspace.tile_counter and tensors[-1].any():
+        raise KernelFault(
+            f"tile counter: got {int(tensors[-1][0])} after the launch, allowed: 0, where the next "
+            f"launch begins; let the last of its answers wrap it"
+        )
+    return found
 
 
 def kernel_tensors(
     inputs: tuple[Array, Array, Array],
     outputs: tuple[Array, Array],
     descales: tuple[Array, ...] = (),
-    num_splits: int = 1,
+    workspace: Workspace = NO_WORKSPACE,
 ) -> tuple[Array, ...]:
     """The tensors of a kernel's call, in order; 8-bit ones as bytes, as kernels take them."""
     q, k, v = (x.view(np.uint8) if x.dtype.itemsize == 1 else x for x in inputs)
     out, lse = outputs
-    return (q, k, v, out, lse, *descales, *_workspace(num_splits, lse, out))
-
-
-def _workspace(num_splits: int, lse: Array, out: Array) -> list[Array]:
-    config = KernelConfig(num_splits=num_splits)
-    shapes = workspace_shapes(config, lse.shape, out.shape[-1]) or ()
-    return [np.full(shape, np.nan, np.float32) for shape in shapes]
+    shapes = workspace.split_shapes(lse.shape, out.shape[-1])
+    splits = [np.full(shape, np.nan, np.float32) for shape in shapes]
+    counter = [np.zeros(1, np.int32)] if workspace.tile_counter else []
+    return (q, k, v, out, lse, *descales, *splits, *counter)
 
 
 def make_inputs(

@@ -24,6 +24,7 @@ from fa4gen.core.errors import EmulationError, EvaluationError
 from fa4gen.core.evaluation import Accuracy
 from fa4gen.core.outcome import Outcome, Source
 from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.findings import FindingKind
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import AttentionReport, Trial, emulate_attention
@@ -132,7 +133,7 @@ def prove(claim: Claim) -> Proof:
                 case.trial,
                 policies=case.policies,
                 exp2_error=exp2_error,
-                num_splits=config.num_splits,
+                workspace=Workspace.of(config),
             )
         except EmulationError as error:
             outcome, message = Outcome.CRASHED, f"{case.kind}: {error}"

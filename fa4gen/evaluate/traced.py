@@ -24,9 +24,11 @@ from fa4gen.core.errors import (
 from fa4gen.core.evaluation import Evaluation, MeasurementPolicy
 from fa4gen.core.outcome import Outcome
 from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.decode import Program
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import (
+    NO_WORKSPACE,
     kernel_tensors,
     make_descales,
     make_inputs,
@@ -64,14 +66,17 @@ class TracedPrediction:
     """What it leaves out, this kernel's own gaps first."""
 
 
-def recorder(artifact: Artifact, arch: Arch, seed: int = 0) -> Record:
-    """How to record a kernel of ours: on normal random inputs."""
+def recorder(
+    artifact: Artifact, arch: Arch, seed: int = 0, workspace: Workspace = NO_WORKSPACE
+) -> Record:
+    """How to record a kernel of ours, which takes this workspace: on normal random inputs."""
     host = host_of_artifact(artifact, arch.target)
 
     def run(problem: AttentionProblem, num_sms: int) -> list[Tape]:
         inputs = make_inputs(problem, Distribution.NORMAL, seed=seed)
         descales = make_descales(problem, seed)
-        tensors = kernel_tensors(inputs, poisoned_outputs(problem), descales)
+        outputs = poisoned_outputs(problem)
+        tensors = kernel_tensors(inputs, outputs, descales, workspace)
         return record(host, *tensors, float(problem.head_dim) ** -0.5, num_sms)
 
     return run
@@ -94,7 +99,8 @@ def trace_kernel(signature: KernelSignature, config: KernelConfig, arch: Arch) -
     def read_code(program: Program) -> MachineCode:
         return machine_code_of(embedded_cubin(artifact.object_path.read_bytes()), program)
 
-    return trace_tiles(recorder(artifact, arch), signature, config, arch, read_code)
+    run = recorder(artifact, arch, workspace=Workspace.of(config))
+    return trace_tiles(run, signature, config, arch, read_code)
 
 
 def predict_by_trace(

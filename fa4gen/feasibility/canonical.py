@@ -29,11 +29,11 @@ def canonicalise(
 
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
-    cannot take turns; a CTA of one tile has no next Q to fetch; without a threshold every row
-    maximum is needed; without overlap no PV runs under exponentials and
-    one P is enough. On Blackwell: the polynomial
-    takes no more of a row than its fragments hold; P is published when it is complete at the
-    latest; one Q tile has nobody to take turns with.
+    cannot take turns; a CTA of one tile has no next Q to fetch; splits of the keys are alike and
+    few, so the CTAs that walk them do it with a fixed stride; without a threshold every row maximum
+    is needed; without overlap no PV runs under exponentials and one P is enough. On Blackwell: the
+    polynomial takes no more of a row than its fragments hold; P is published when it is complete at
+    the latest; one Q tile has nobody to take turns with; the hardware hands tiles out, no counter.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the
@@ -60,8 +60,10 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes |= _defaults(*_PLACEMENT)
     if num_consumer_warpgroups(config) == 1:
         changes["pingpong"] = False
-    if config.scheduler is not Scheduler.PERSISTENT:
+    if config.scheduler is Scheduler.LPT:
         changes["q_prefetch"] = False
+    if config.scheduler is Scheduler.DYNAMIC and config.num_splits > 1:
+        changes["scheduler"] = Scheduler.PERSISTENT
     if config.rescale_threshold_log2 == 0.0:
         changes["lazy_row_max"] = False
     if not (config.intra_warpgroup_overlap and config.p_in_registers):
@@ -82,6 +84,8 @@ def _sm100(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes |= _defaults("exp2_poly_frequency")
     whole = max(config.tile_n // FRAGMENT_COLUMNS, 1) * FRAGMENT_COLUMNS
     changes["p_publish_columns"] = min(config.p_publish_columns, whole)
+    if config.scheduler is Scheduler.DYNAMIC:
+        changes["scheduler"] = Scheduler.CLC
     if config.num_q_stages == 1:
         changes |= _defaults("softmax_handover", "mma_order")
     if derive:

@@ -31,12 +31,15 @@ def rules(arch: Arch) -> tuple[Rule, ...]:
 
 
 def rule_knobs(arch: Arch) -> tuple[str, ...]:
-    """Knobs that the rules of an arch's kernel read; a verdict never depends on any other.
+    """Knobs that a verdict on a canonical configuration of an arch's kernel may depend on.
+
+    Not those of which only rules speak that :func:`canonicalise` repairs: a search then multiplies
+    what is feasible by their values, instead of asking for each combination.
 
     Raises:
         UnknownName: no kernel exists for this arch.
     """
-    read = {knob for each in _family(arch).rules for knob in each.reads}
+    read = {knob for each in _family(arch).rules if not each.repaired for knob in each.reads}
     return tuple(name for name in KNOB_NAMES if name in read)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import KernelSignature
 from fa4gen.core.verdict import Reason
 from fa4gen.feasibility.common import (
@@ -11,6 +11,7 @@ from fa4gen.feasibility.common import (
     pack_gqa,
     rescale_threshold,
     rule,
+    scheduler_reason,
     smem_reason,
 )
 from fa4gen.feasibility.sm100_footprint import (
@@ -162,6 +163,11 @@ def _fused_row_max(signature: KernelSignature, config: KernelConfig, arch: Arch)
     )
 
 
+@rule("scheduler", repaired=True)
+def _scheduler(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT, Scheduler.CLC))
+
+
 @rule("num_splits")
 def _num_splits(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     if config.num_splits == 1:
@@ -197,6 +203,7 @@ FAMILY = Family(
         _register_pool,
         _correction,
         _fused_row_max,
+        _scheduler,
         _num_splits,
         rescale_threshold,
         pack_gqa,

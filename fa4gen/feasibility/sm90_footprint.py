@@ -58,12 +58,13 @@ def rows_per_cta(config: KernelConfig) -> int:
 
 
 def l2_section_bytes(config: KernelConfig) -> int:
-    """K and V that tiles in flight should share; 0 is one head's, whatever its size.
+    """K and V that causal tiles in flight should share; 0 is one head's, whatever its size.
 
-    A persistent CTA takes causal tiles in pairs that are all alike, so tiles of many heads side by
-    side would gain nothing. Source: templates/sm90/fwd.py.j2.
+    Longest first, so of lpt and dynamic, tiles of many heads run side by side. A persistent CTA
+    takes them in pairs that are all alike, which would gain nothing by it, nor would tiles without
+    a mask: those go head by head under every scheduler. Source: templates/sm90/fwd.py.j2.
     """
-    return 32 << 20 if config.scheduler is Scheduler.LPT else 0
+    return 0 if config.scheduler is Scheduler.PERSISTENT else 32 << 20
 
 
 def launch_regs(config: KernelConfig, arch: Arch) -> int:

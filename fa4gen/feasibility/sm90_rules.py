@@ -98,16 +98,27 @@ def _pingpong(signature: KernelSignature, config: KernelConfig, arch: Arch) -> R
 
 @rule("scheduler")
 def _scheduler(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
-    return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT))
+    return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT, Scheduler.DYNAMIC))
+
+
+@rule("scheduler", "num_splits", repaired=True)
+def _dynamic_splits(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    if config.scheduler is not Scheduler.DYNAMIC or config.num_splits == 1:
+        return None
+    message = (
+        f"num_splits: got {config.num_splits} with scheduler dynamic, allowed: 1, since splits "
+        f"exist where tiles are too few to be waited for; choose persistent or lpt"
+    )
+    return Reason("num_splits", message, float(config.num_splits - 1))
 
 
 @rule("q_prefetch", "scheduler")
 def _q_prefetch(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
-    if not config.q_prefetch or config.scheduler is Scheduler.PERSISTENT:
+    if not config.q_prefetch or config.scheduler is not Scheduler.LPT:
         return None
     message = (
-        f"q_prefetch: got true with scheduler {config.scheduler.value}, allowed: with persistent, "
-        f"where a CTA has a next tile; turn q_prefetch off"
+        f"q_prefetch: got true with scheduler {config.scheduler.value}, allowed: with persistent "
+        f"and dynamic, where a CTA has a next tile; turn q_prefetch off"
     )
     return Reason("q_prefetch", message, 1.0)
 
@@ -156,6 +167,7 @@ FAMILY = Family(
         _register_pool,
         _pingpong,
         _scheduler,
+        _dynamic_splits,
         _q_prefetch,
         _lazy_row_max,
         _whole_products,

@@ -18,10 +18,10 @@ from fa4gen.hardware import Arch
 KernelFunction = Callable[..., Any]
 """``function(q, k, v, out, lse, softmax_scale, num_sms)`` on tensors of one CUDA device: q, k, v
 and out (batch, seqlen, num_heads, head_dim), lse (batch, num_heads_q, seqlen_q) float32, and the
-number of SMs that a persistent kernel spreads over. In e4m3 ``q_descale, k_descale, v_descale``,
-float32 (batch, num_heads_kv), come before the scale. It launches on torch's current stream of that
-device, makes the device current for the launch, and refuses tensors of another type, rank,
-head_dim or alignment."""
+number of SMs that a persistent kernel, with a fixed walk or a dynamic one, spreads over. In e4m3
+``q_descale, k_descale, v_descale``, float32 (batch, num_heads_kv), come before the scale. It
+launches on torch's current stream of that device, makes the device current for the launch, and
+refuses tensors of another type, rank, head_dim or alignment."""
 
 BuildFunction = Callable[[KernelSignature, KernelConfig], KernelFunction]
 

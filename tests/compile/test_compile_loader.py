@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from fa4gen.compile import launchable
-from fa4gen.core.config import KernelConfig
+from fa4gen.compile import launchable, loader
+from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
-from fa4gen.core.workspace import workspace_shapes
+from fa4gen.core.workspace import Workspace
+
+DYNAMIC = KernelConfig(scheduler=Scheduler.DYNAMIC)
 
 
 class FakeTensor:
@@ -22,11 +24,52 @@ class FakeTensor:
         return FakeTensor(*shape)
 
 
-def test_a_kernel_without_workspace_is_left_alone() -> None:
+class FakeCounters:
+    """Gives a new counter to every launch and remembers beside which tensor."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, object]] = []
+
+    def for_launch(self, like: Any) -> object:
+        self.given.append((like, object()))
+        return self.given[-1][1]
+
+
+@pytest.fixture
+def counters(monkeypatch: pytest.MonkeyPatch) -> FakeCounters:
+    fake = FakeCounters()
+    monkeypatch.setattr(loader, "TILE_COUNTERS", fake)
+    return fake
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.LPT, Scheduler.PERSISTENT])
+def test_a_kernel_without_workspace_is_left_alone(scheduler: Scheduler) -> None:
     def function() -> None: ...
 
-    assert launchable(function, KernelConfig()) is function
-    assert workspace_shapes(KernelConfig(), (2, 8, 1), 64) is None
+    config = KernelConfig(scheduler=scheduler)
+    assert launchable(function, config) is function
+    assert Workspace.of(config) == Workspace()
+    assert Workspace().split_shapes((2, 8, 1), 64) == ()
+
+
+def test_what_a_kernel_takes_follows_from_its_knobs() -> None:
+    assert Workspace.of(DYNAMIC) == Workspace(num_splits=1, tile_counter=True)
+    assert Workspace.of(KernelConfig(num_splits=4)) == Workspace(num_splits=4)
+    shapes = Workspace(num_splits=4).split_shapes((2, 8, 1), 64)
+    assert shapes == ((4, 2, 8, 1, 64), (4, 2, 8, 1))
+
+
+def test_a_dynamic_kernel_gets_a_counter_between_lse_and_scale(counters: FakeCounters) -> None:
+    calls: list[tuple[Any, ...]] = []
+    launch = launchable(lambda *given: calls.append(given), DYNAMIC)
+    tensors = [FakeTensor(2, 5, 8, 64) for _ in range(4)]
+    lse = FakeTensor(2, 8, 5)
+    for at in range(2):
+        launch(*tensors, lse, 0.125, 132)
+        beside, counter = counters.given[at]
+        assert beside is lse
+        assert calls[at] == (*tensors, lse, counter, 0.125, 132)
+    assert counters.given[0][1] is not counters.given[1][1], "asked anew for every launch"
 
 
 @pytest.mark.parametrize("num_splits", [2, 32])
@@ -66,3 +109,27 @@ def test_e4m3_goes_in_as_bytes_and_descales_before_workspace(num_splits: int) ->
     assert given[-2:] == (0.5, 132)
     shapes = [tuple(each.shape) for each in given[8:-2]]
     assert shapes == ([] if num_splits == 1 else [(4, 2, 4, 5, 16), (4, 2, 4, 5)])
+
+
+@pytest.mark.parametrize("num_splits", [1, 4])
+def test_in_e4m3_the_counter_is_the_last_of_the_workspace(
+    num_splits: int, counters: FakeCounters
+) -> None:
+    import torch
+
+    calls: list[Any] = []
+    # Feasibility refuses splits here; what comes first would not change.
+    config = KernelConfig(scheduler=Scheduler.DYNAMIC, num_splits=num_splits)
+    launch = launchable(lambda *given: calls.append(given), config, DType.E4M3)
+    q, k, v = (torch.randn(2, 5, 4, 16).to(torch.float8_e4m3fn) for _ in range(3))
+    out, lse = torch.empty(2, 5, 4, 16, dtype=torch.bfloat16), torch.empty(2, 4, 5)
+    descales = tuple(torch.rand(3, 2, 4))
+    launch(q, k, v, out, lse, *descales, 0.5, 132)
+    given = calls.pop()
+    ((beside, counter),) = counters.given
+    assert beside is lse
+    assert all(tensor.dtype == torch.uint8 for tensor in given[:3])
+    assert all(a is b for a, b in zip(given[5:8], descales, strict=True))
+    assert len(given) == (11 if num_splits == 1 else 13)
+    assert given[-3] is counter
+    assert given[-2:] == (0.5, 132)

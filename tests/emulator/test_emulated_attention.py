@@ -14,6 +14,7 @@ from fa4gen.compile import compile_kernel
 from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.session import run
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import Trial, compare, emulate_attention, make_inputs
@@ -67,6 +68,10 @@ def test_flash_attention_4_survives_large_and_growing_logits(distribution: Distr
 OWN = {
     "default d64": ({"head_dim": 64, "seqlen_q": 256, "causal": True}, {}),
     "default d128": ({"head_dim": 128, "seqlen_q": 200, "seqlen_k": 333}, {}),
+    "a fixed walk": (
+        {"head_dim": 64, "seqlen_q": 256, "causal": True},
+        {"scheduler": "persistent"},
+    ),
     "default d256": ({"head_dim": 256, "seqlen_q": 130, "seqlen_k": 170, "causal": True}, {}),
     "padded d72, V d40": ({"head_dim": 72, "head_dim_v": 40, "seqlen_q": 70}, {}),
     "masked rows": ({"head_dim": 64, "seqlen_q": 300, "seqlen_k": 100, "causal": True}, {}),
@@ -102,7 +107,13 @@ def test_own_kernels_are_right(name: str) -> None:
     assert canonicalise(problem.signature, config, arch) == config
     host = host_of_artifact(compile_kernel(render(problem.signature, config, arch)), arch.target)
     error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
-    found = emulate_attention(host, Trial(problem, seed=2), policies=POLICIES, exp2_error=error)
+    found = emulate_attention(
+        host,
+        Trial(problem, seed=2),
+        policies=POLICIES,
+        exp2_error=error,
+        workspace=Workspace.of(config),
+    )
     assert found.report.findings == ()
     assert all(accuracy.ok for accuracy in found.accuracies), found.accuracies
 

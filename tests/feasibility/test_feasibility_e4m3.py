@@ -79,7 +79,7 @@ def test_p_takes_half_the_registers() -> None:
         ),
         (
             {"rescale_threshold_log2": 14.0},
-            "rescale_threshold_log2: got 14, which lets P reach 2 ** 14, allowed: up to 8 in "
+            "rescale_threshold_log2: got 14, which lets P reach 2 ** 14, allowed: up to 4 in "
             "e4m3; lower it",
         ),
     ],
@@ -92,6 +92,7 @@ def test_refusals_say_why(knobs: dict[str, Any], message: str) -> None:
 
 def test_blackwell_refuses_it() -> None:
     config = space_for("sm100").default(replace(HD128, dtype=DType.BF16))
+    config = replace(config, rescale_threshold_log2=4.0)
     reasons = check(HD128, config, SM100).reasons
     assert [reason.message for reason in reasons] == [
         "dtype: got e4m3, allowed on sm100: bf16, fp16, as its kernel has no 8-bit form; convert "

@@ -12,7 +12,14 @@ from fa4gen.core.config import Exp2Placement, KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import UnknownName
 from fa4gen.core.problem import KernelSignature
-from fa4gen.feasibility import canonicalise, check, num_threads, rule_knobs, smem_bytes
+from fa4gen.feasibility import (
+    canonicalise,
+    check,
+    l2_section_bytes,
+    num_threads,
+    rule_knobs,
+    smem_bytes,
+)
 from fa4gen.feasibility.sm90_footprint import accumulator_regs, full_regs_consumer, launch_regs
 from fa4gen.hardware import load_arch
 
@@ -151,13 +158,59 @@ def test_a_second_q_tile_takes_shared_memory_and_needs_a_next_tile() -> None:
     assert "turn q_prefetch off" in wide.reasons[0].message
 
 
+def test_dynamic_tiles_have_a_next_one_and_no_splits() -> None:
+    dynamic = KernelConfig(scheduler=Scheduler.DYNAMIC)
+    assert rules(HD128, dynamic) == set()
+    assert rules(HD128, replace(dynamic, q_prefetch=True)) == set()
+    # Pointless with three tiles for all SMs, or without a mask, but right.
+    assert rules(replace(HD128, causal=True), dynamic) == set()
+    verdict = check(HD128, replace(dynamic, num_splits=4), SM90)
+    (reason,) = verdict.reasons
+    assert reason.rule == "num_splits"
+    assert reason.excess == 3.0
+    subject, got, allowed, remedy = (
+        "num_splits: ",
+        "got 4 with scheduler dynamic",
+        "allowed: 1",
+        "choose persistent or lpt",
+    )
+    assert reason.message.startswith(subject)
+    assert all(part in reason.message for part in (got, allowed, remedy))
+    for scheduler in (Scheduler.PERSISTENT, Scheduler.LPT):
+        assert rules(HD128, KernelConfig(scheduler=scheduler, num_splits=4)) == set()
+
+
+def test_canonical_splits_are_not_handed_out_one_by_one() -> None:
+    early = KernelConfig(scheduler=Scheduler.DYNAMIC, q_prefetch=True)
+    assert canonicalise(HD128, early, SM90, derive=False) == early
+    split = canonicalise(HD128, replace(early, num_splits=4), SM90, derive=False)
+    assert split == replace(early, num_splits=4, scheduler=Scheduler.PERSISTENT)
+    assert rules(HD128, split) == set()
+    late = canonicalise(HD128, replace(early, scheduler=Scheduler.LPT), SM90, derive=False)
+    assert late.q_prefetch is False
+
+
+def test_what_canonical_forms_repair_decides_nothing() -> None:
+    """Else a search would ask for every number of splits with every shape: six times as many."""
+    assert "num_splits" not in rule_knobs(SM90)
+    assert {"scheduler", "q_prefetch"} <= set(rule_knobs(SM90))
+
+
+def test_long_tiles_of_many_heads_stand_side_by_side() -> None:
+    section = {each: l2_section_bytes(KernelConfig(scheduler=each), SM90) for each in Scheduler}
+    assert section[Scheduler.LPT] == section[Scheduler.DYNAMIC] == 32 << 20
+    assert section[Scheduler.PERSISTENT] == 0
+
+
 def test_lazy_maxima_need_a_threshold() -> None:
     lazy = KernelConfig(lazy_row_max=True, rescale_threshold_log2=1.0)
     assert rules(HD128, lazy) == set()
     assert rules(HD128, replace(lazy, rescale_threshold_log2=0.0)) == {"lazy_row_max"}
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(DType.FP16, 14.0), (DType.BF16, 64.0)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(DType.FP16, 14.0), (DType.BF16, 64.0), (DType.E4M3, 4.0)]
+)
 @pytest.mark.parametrize("arch", ["sm90", "sm100"])
 def test_a_threshold_keeps_p_in_its_type(dtype: DType, limit: float, arch: str) -> None:
     def refused(threshold: float) -> bool:
@@ -231,13 +284,18 @@ configs = st.builds(
     exp2_poly_placement=st.sampled_from(Exp2Placement),
     rescale_threshold_log2=st.integers(0, 8).map(float),
     pack_gqa=st.booleans(),
+    q_prefetch=st.booleans(),
 )
+splits = st.sampled_from([1, 2, 32])
 
 
 @settings(deadline=None)
-@given(config=configs, group=st.integers(1, 16))
-def test_canonical_form_is_stable_and_never_worse(config: KernelConfig, group: int) -> None:
+@given(config=configs, group=st.integers(1, 16), num_splits=splits)
+def test_canonical_form_is_stable_and_never_worse(
+    config: KernelConfig, group: int, num_splits: int
+) -> None:
     signature = replace(HD128, qhead_per_kvhead=group)
+    config = replace(config, num_splits=num_splits)
     once = canonicalise(signature, config, SM90, derive=False)
     assert canonicalise(signature, once, SM90, derive=False) == once
     before, after = rules(signature, config), rules(signature, once)
@@ -245,9 +303,10 @@ def test_canonical_form_is_stable_and_never_worse(config: KernelConfig, group: i
 
 
 @settings(deadline=None)
-@given(config=configs, group=st.integers(1, 16))
-def test_only_rule_knobs_decide(config: KernelConfig, group: int) -> None:
+@given(config=configs, group=st.integers(1, 16), num_splits=splits)
+def test_only_rule_knobs_decide(config: KernelConfig, group: int, num_splits: int) -> None:
     """The space relies on it: it multiplies feasible shapes by all values of the other knobs."""
     signature = replace(HD128, qhead_per_kvhead=group)
+    config = canonicalise(signature, replace(config, num_splits=num_splits), SM90)
     plain = KernelConfig(**{name: getattr(config, name) for name in rule_knobs(SM90)})
     assert check(signature, plain, SM90) == check(signature, config, SM90)

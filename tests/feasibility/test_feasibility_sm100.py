@@ -118,9 +118,17 @@ def test_fused_row_max_is_sm103s() -> None:
     assert check(HD128, replace(PLAIN, fused_row_max=True), SM103)
 
 
-@pytest.mark.parametrize("scheduler", Scheduler)
-def test_every_scheduler_runs(scheduler: Scheduler) -> None:
+@pytest.mark.parametrize("scheduler", [Scheduler.LPT, Scheduler.PERSISTENT, Scheduler.CLC])
+def test_schedulers_that_run(scheduler: Scheduler) -> None:
     assert check(HD128, replace(PLAIN, scheduler=scheduler), SM100)
+
+
+def test_the_hardware_hands_tiles_out_and_no_counter() -> None:
+    counted = replace(PLAIN, scheduler=Scheduler.DYNAMIC)
+    (reason,) = check(HD128, counted, SM100).reasons
+    assert reason.message == "scheduler: got dynamic, allowed: lpt, persistent, clc"
+    assert canonicalise(HD128, counted, SM100, derive=False).scheduler is Scheduler.CLC
+    assert "scheduler" not in rule_knobs(SM100), "no canonical kernel is refused for it"
 
 
 def test_canonical_form() -> None:
@@ -170,4 +178,4 @@ def test_each_rule_looks_at_the_knobs_it_names_only(
         plain = KernelConfig(**{name: getattr(config, name) for name in rule.reads})
         answers = [rule(signature, each, arch) for each in (plain, config)]
         assert answers[0] == answers[1]
-        assert set(rule.reads) <= set(rule_knobs(arch))
+        assert rule.repaired or set(rule.reads) <= set(rule_knobs(arch))

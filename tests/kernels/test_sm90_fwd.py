@@ -14,9 +14,17 @@ from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.session import run
 from fa4gen.evaluate.correctness import Distribution
-from fa4gen.evaluate.emulated import Trial, compare, emulate_attention, poisoned_outputs
+from fa4gen.evaluate.emulated import (
+    Trial,
+    compare,
+    emulate_attention,
+    kernel_tensors,
+    make_inputs,
+    poisoned_outputs,
+)
 from fa4gen.feasibility import check
 from fa4gen.hardware import load_arch
 from fa4gen.ptx.host import CompiledHost
@@ -96,10 +104,52 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
     ),
     "persistent splits": (
         {"head_dim": 64, "head_dim_v": 128, "seqlen_q": 70, "seqlen_k": 400},
-        {"tile_m": 128, "num_splits": 2},
+        {"tile_m": 128, "scheduler": Scheduler.PERSISTENT, "num_splits": 2},
         Distribution.NORMAL,
     ),
+    # Its tiles go in pairs, and the last of three begins a pair with one past the end.
+    "a fixed walk": (
+        {"head_dim": 64, "causal": True},
+        {"tile_m": 128, "tile_n": 80, "scheduler": Scheduler.PERSISTENT, "q_prefetch": True},
+        Distribution.GROWING,
+    ),
 }
+
+TILES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    # Six tiles of one to three blocks for two CTAs.
+    "causal": (
+        {"head_dim": 64, "seqlen_q": 190, "causal": True},
+        {"q_prefetch": False},
+        ("lazy", "seed:2"),
+    ),
+    "causal, next queries early": (
+        {"head_dim": 64, "seqlen_q": 190, "causal": True},
+        {"q_prefetch": True},
+        ("lazy", "eager", "seed:3"),
+    ),
+    "dense": (
+        {"head_dim": 64, "seqlen_q": 190, "seqlen_k": 100},
+        {"q_prefetch": False},
+        ("eager", "seed:4"),
+    ),
+    "dense, next queries early, in turns": (
+        {"head_dim": 64, "seqlen_q": 300, "seqlen_k": 100},
+        {"q_prefetch": True, "tile_m": 128, "pingpong": True},
+        ("lazy", "seed:5"),
+    ),
+    "groups of heads in one tile": (
+        {"head_dim": 64, "num_heads_q": 8, "seqlen_q": 60, "causal": True},
+        {"q_prefetch": True, "pack_gqa": True},
+        ("lazy", "seed:6"),
+    ),
+    "a tile for each CTA": (
+        {"head_dim": 64, "seqlen_q": 50},
+        {"q_prefetch": True},
+        ("lazy", "seed:7"),
+    ),
+}
+"""Sizes, knobs and policies of kernels that take their tiles from a counter; the last policy is of
+the second launch."""
 
 
 def problem_of(sizes: dict[str, Any]) -> AttentionProblem:
@@ -132,8 +182,31 @@ def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> 
     problem = problem_of(sizes)
     host, config = built(problem, knobs)
     trial = Trial(problem, distribution, seed=1, num_sms=1)
-    found = emulate_attention(host, trial, policies=("seed:1",), num_splits=config.num_splits)
+    found = emulate_attention(host, trial, policies=("seed:1",), workspace=Workspace.of(config))
     assert found.ok, (found.accuracies, found.report.findings[:2])
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_a_counter_hands_out_every_tile_and_ends_at_zero(name: str) -> None:
+    """Twice, the second time from what the first left behind and into outputs of NaN again."""
+    sizes, knobs, policies = TILES[name]
+    problem = problem_of(sizes)
+    small = {"tile_m": 64, "tile_n": 64, "pingpong": False, "scheduler": Scheduler.DYNAMIC}
+    host, config = built(problem, {**small, "regs_consumer": 240, **knobs})
+    inputs = make_inputs(problem, Distribution.NORMAL, seed=4)
+    outputs = poisoned_outputs(problem)
+    tensors = kernel_tensors(inputs, outputs, workspace=Workspace.of(config))
+    *_, counter = tensors
+    assert (counter.shape, counter.dtype) == ((1,), np.int32)
+    scale = problem.head_dim**-0.5
+    for at, tried in enumerate((policies[:-1], policies[-1:])):
+        for out in outputs:
+            out[...] = np.nan
+        report = run(host, *tensors, scale, 2, policies=tried)
+        assert report.ok, (at, report.findings[:2])
+        assert not counter.any(), at
+        for accuracy in compare(problem, inputs, outputs, scale, 0.0):
+            assert accuracy.ok, (at, accuracy)
 
 
 @pytest.mark.parametrize("shift", [-12.0, -60.0])
@@ -159,7 +232,32 @@ def test_logits_far_below_zero_find_their_maxima(dtype: DType, shift: float) -> 
     k[..., 0] = (level / (8.0 * scale))[None, :, None]
     inputs = tuple(x.astype(kind) for x in (q, k, v))
     out, lse = poisoned_outputs(problem)
-    report = run(host, *inputs, out, lse, scale, 1, policies=("eager",))
+    tensors = kernel_tensors(inputs, (out, lse), workspace=Workspace.of(config))
+    report = run(host, *tensors, scale, 1, policies=("eager",))
     assert report.ok, report.findings[:2]
     for accuracy in compare(problem, inputs, (out, lse), scale, 0.0):
+        assert accuracy.ok, accuracy
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.DYNAMIC, Scheduler.PERSISTENT])
+def test_a_warpgroup_skips_blocks_that_none_of_its_rows_sees(scheduler: Scheduler) -> None:
+    """What is masked has weight 0, and 0 times NaN is NaN: rows stay clean by not looking at all.
+
+    One tile of three warpgroups and three blocks of 64 keys; V of the last block is NaN, which the
+    first two warpgroups must not touch.
+    """
+    problem = problem_of({"head_dim": 64, "seqlen_q": 192, "causal": True})
+    host, config = built(problem, {"tile_m": 192, "tile_n": 64, "scheduler": scheduler})
+    q, k, v = make_inputs(problem, Distribution.NORMAL, seed=6)
+    poisoned = v.copy()
+    poisoned[:, 128:] = np.nan
+    out, lse = poisoned_outputs(problem)
+    tensors = kernel_tensors((q, k, poisoned), (out, lse), workspace=Workspace.of(config))
+    scale = problem.head_dim**-0.5
+    report = run(host, *tensors, scale, 1, policies=("seed:1",))
+    assert report.ok, report.findings[:2]
+    assert np.isnan(out[:, 128:].astype(np.float32)).all()
+    seen = problem_of({"head_dim": 64, "seqlen_q": 128, "causal": True})
+    halves = (q[:, :128], k[:, :128], v[:, :128])
+    for accuracy in compare(seen, halves, (out[:, :128], lse[..., :128]), scale, 0.0):
         assert accuracy.ok, accuracy

@@ -16,6 +16,7 @@ from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.session import POLICIES, run
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import (
@@ -58,7 +59,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
     # The one slot of a wide V keeps its own parity when K has three. And P as large as it gets.
     "one slot of V, three of K": (
         {"head_dim": 64, "head_dim_v": 192, "seqlen_q": 64, "seqlen_k": 330},
-        {**ONE_WARPGROUP, "tile_n": 64, "num_kv_stages": 3, "rescale_threshold_log2": 8.0},
+        {**ONE_WARPGROUP, "tile_n": 64, "num_kv_stages": 3, "rescale_threshold_log2": 4.0},
         Distribution.GROWING,
     ),
     # Padded head dimensions, and the widths that a swizzle spans: 32 bytes here, 64 below.
@@ -112,13 +113,17 @@ def built(kernel: GeneratedKernel) -> CompiledHost:
     return host_of_artifact(compile_kernel(kernel), ARCH.target)
 
 
+def workspace_of(kernel: GeneratedKernel) -> Workspace:
+    return Workspace.of(kernel.config)
+
+
 def emulated(
     problem: AttentionProblem, kernel: GeneratedKernel, distribution: Distribution
 ) -> AttentionReport:
     trial = Trial(problem, distribution, seed=1, num_sms=1)
-    splits, error = kernel.config.num_splits, 2e-4 if kernel.config.exp2_poly_fraction else 0.0
+    workspace, error = workspace_of(kernel), 2e-4 if kernel.config.exp2_poly_fraction else 0.0
     return emulate_attention(
-        built(kernel), trial, policies=("seed:1",), num_splits=splits, exp2_error=error
+        built(kernel), trial, policies=("seed:1",), workspace=workspace, exp2_error=error
     )
 
 
@@ -132,8 +137,10 @@ def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> 
 
 def test_every_order_of_completion_gives_the_same() -> None:
     problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 330})
-    host = built(rendered(problem, tuple({**ONE_WARPGROUP, "tile_n": 64}.items())))
-    report = emulate_attention(host, Trial(problem, seed=3), policies=POLICIES)
+    kernel = rendered(problem, tuple({**ONE_WARPGROUP, "tile_n": 64}.items()))
+    report = emulate_attention(
+        built(kernel), Trial(problem, seed=3), policies=POLICIES, workspace=workspace_of(kernel)
+    )
     assert report.ok, (report.accuracies, report.report.findings[:2])
 
 
@@ -142,13 +149,50 @@ def test_accumulators_of_hopper_stay_near_the_exact_ones() -> None:
     from fa4gen.emulator.emulate import Options
 
     problem = problem_of({"head_dim": 64, "seqlen_q": 64, "seqlen_k": 200})
-    host = built(rendered(problem, tuple(ONE_WARPGROUP.items())))
+    kernel = rendered(problem, tuple(ONE_WARPGROUP.items()))
     options = Options(tensor_core="fused")
-    found = emulate_attention(host, Trial(problem), policies=("eager",), options=options)
+    workspace = workspace_of(kernel)
+    found = emulate_attention(
+        built(kernel), Trial(problem), policies=("eager",), options=options, workspace=workspace
+    )
     o, lse = found.accuracies
     assert found.report.ok
     assert o.ok, o
     assert lse.max_error < 2.0**-9
+
+
+TILES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "causal": ({"causal": True}, {"q_prefetch": False}, ("lazy", "seed:2")),
+    "causal, next queries early": ({"causal": True}, {"q_prefetch": True}, ("eager", "seed:3")),
+    "dense, groups of heads in one tile": (
+        {"num_heads_q": 8, "seqlen_q": 75, "seqlen_k": 100},
+        {"q_prefetch": True, "pack_gqa": True},
+        ("lazy", "seed:4"),
+    ),
+}
+"""Sizes, knobs and policies of kernels that take their tiles from a counter; the last policy is of
+the second launch."""
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_a_counter_hands_out_every_tile_and_ends_at_zero(name: str) -> None:
+    """The warps that turn V over follow the same tiles. Twice, from what the first left behind."""
+    sizes, knobs, policies = TILES[name]
+    problem = problem_of({"head_dim": 64, "seqlen_q": 190, **sizes})
+    small = {**ONE_WARPGROUP, "tile_n": 64, "scheduler": Scheduler.DYNAMIC, **knobs}
+    kernel = rendered(problem, tuple(small.items()))
+    host, scale = built(kernel), 64**-0.5
+    inputs, outputs = make_inputs(problem, Distribution.NORMAL, 4), poisoned_outputs(problem)
+    descales = make_descales(problem, 4)
+    tensors = kernel_tensors(inputs, outputs, descales, workspace_of(kernel))
+    for at, tried in enumerate((policies[:-1], policies[-1:])):
+        for out in outputs:
+            out[...] = np.nan
+        report = run(host, *tensors, scale, 2, policies=tried)
+        assert report.ok, (at, report.findings[:2])
+        assert not tensors[-1].any(), at
+        for accuracy in compare(problem, inputs, outputs, scale, 0.0, descales):
+            assert accuracy.ok, (at, accuracy)
 
 
 SABOTAGES = {
@@ -179,7 +223,7 @@ def test_descales_are_of_each_batch_entry_and_kv_head() -> None:
     inputs, outputs = make_inputs(problem, Distribution.NORMAL, 0), poisoned_outputs(problem)
     descales = make_descales(problem, 0)
     scale = 64**-0.5
-    tensors = kernel_tensors(inputs, outputs, descales)
+    tensors = kernel_tensors(inputs, outputs, descales, workspace_of(kernel))
     report = run(built(kernel), *tensors, scale, 2, policies=("eager",))
     assert report.ok
     assert all(found.ok for found in compare(problem, inputs, outputs, scale, 0.0, descales))

@@ -75,7 +75,7 @@ def test_defaults_are_the_hand_tuned_table(
     assert config.lazy_row_max
     assert config.rescale_threshold_log2 == 14.0
     assert config.q_prefetch is (max(head_dim, head_dim_v) <= 128)
-    assert config.scheduler is Scheduler.PERSISTENT
+    assert config.scheduler is Scheduler.DYNAMIC
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,9 @@ def test_numpy_computes_what_the_ptx_computes(arch_name: str) -> None:
     """O of the emulated kernel, bit for bit but for ties that the order of sums breaks."""
     from fa4gen.compile import compile_kernel
     from fa4gen.compile.emulation import host_of_artifact
+    from fa4gen.core.workspace import Workspace
     from fa4gen.emulator import run
-    from fa4gen.evaluate.emulated import make_inputs, poisoned_outputs
+    from fa4gen.evaluate.emulated import kernel_tensors, make_inputs, poisoned_outputs
 
     arch = load_arch(arch_name)
     problem = AttentionProblem.from_dict(
@@ -87,7 +88,8 @@ def test_numpy_computes_what_the_ptx_computes(arch_name: str) -> None:
     for kind in (Distribution.LARGE, Distribution.GROWING):
         q, k, v = make_inputs(problem, kind, 1)
         out, lse = poisoned_outputs(problem)
-        run(host, q, k, v, out, lse, 64**-0.5, 2, policies=("eager",))
+        tensors = kernel_tensors((q, k, v), (out, lse), workspace=Workspace.of(config))
+        run(host, *tensors, 64**-0.5, 2, policies=("eager",))
         mine = [x[0, :, 0].astype(np.float32) for x in (q, k, v)]
         got = attention_as_kernel(kernel_scores(*mine[:2]), mine[2], recipe, 64**-0.5)
         equal = got.o == out[0, :, 0].astype(np.float32)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from fa4gen.core.config import Scheduler
 from fa4gen.core.errors import ResourceError, UnknownName
 from fa4gen.core.evaluation import MeasurementPolicy
 from fa4gen.core.outcome import Source
@@ -121,6 +122,13 @@ def test_four_model_seeds_try_every_style_knob_both_ways(problem, sku, head_dim)
     assert scheduler == lazy == 2
     assert polynomial in (0, 2), "only where the model sees a use for it"
     assert anchor not in seeds
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_causal_problem_is_tried_with_a_counter_of_tiles(problem, sku, count):
+    causal = replace(problem, causal=True)
+    schedulers = [config.scheduler for config in model_seeds(causal, sku, SPACE, count)]
+    assert schedulers.count(Scheduler.DYNAMIC) == count // 2
 
 
 def test_diverse_takes_styles_in_turn_and_spreads_tiles(problem):

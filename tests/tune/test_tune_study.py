@@ -49,7 +49,7 @@ def test_knobs_round_trip(problem, sku):
         if number > 300:
             break
     assert isinstance(params["tile_n_index"], int)
-    assert params["scheduler"] in ("lpt", "persistent")
+    assert params["scheduler"] in ("lpt", "persistent", "dynamic")
     assert params["pingpong"] in (True, False)
 
 

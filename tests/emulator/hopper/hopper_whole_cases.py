@@ -100,7 +100,7 @@ class Case:
 
 def _own(name: str, fields: dict[str, Any], large: bool = False, **knobs: Any) -> Case:
     problem = AttentionProblem.from_dict({"batch": 1, "num_heads_q": 1, **fields})
-    return Case(name, problem=problem, knobs=knobs, large=large)
+    return Case(name, problem=problem, knobs={"scheduler": "persistent", **knobs}, large=large)
 
 
 _GQA: dict[str, Any] = {"num_heads_q": 4, "num_heads_kv": 2}

@@ -92,7 +92,7 @@ _PEERS: dict[str, PeerRequest] = {
 _OWN: dict[str, tuple[AttentionProblem, dict[str, Any]]] = {
     "own-sm90-causal": (
         _attention(64, causal=True, seqlen_q=256, num_heads_q=2),
-        {"exp2_poly_fraction": 0.25},
+        {"exp2_poly_fraction": 0.25, "scheduler": "persistent"},
     ),
     "own-sm90-dense": (
         _attention(128, seqlen_q=128, seqlen_k=640),
