@@ -4,23 +4,67 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fa4gen.cli.machine import AUTO, resolve
+from fa4gen.cli.fleet import Part, chosen_gpus, exit_code, merged, tune_on
+from fa4gen.cli.machine import AUTO, look, resolve
 from fa4gen.cli.options import DbOption, JsonOption, SkuOption, examples
 from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail
 from fa4gen.cli.session import notices, open_evaluator, open_store
 from fa4gen.core.errors import ConfigError
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.report import tables
+from fa4gen.report.plain import to_json
 from fa4gen.report.views import TuneView
 
 if TYPE_CHECKING:
     from fa4gen.db import TuningStore
     from fa4gen.evaluate.contract import Evaluator
     from fa4gen.tune import TuneSettings
+    from fa4gen.tune.workload import Workload
+
+WorkloadOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|NAME", help="A TOML list of problems, or a shipped one by its name."
+    ),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="For the whole workload: 90s, 10m, 1h30m; the default and two guesses are tried "
+        "for every problem in any case. Default: no limit.",
+    ),
+]
+EffortOption = Annotated[
+    str,
+    typer.Option(
+        metavar="glance|quick|full",
+        help="How hard to search; at a glance nothing is compiled without a GPU.",
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume/--fresh", help="Go on from earlier trials, or measure all anew."),
+]
+GpusOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|LIST",
+        help="Share the problems between these GPUs, such as 0,1, one process each.",
+    ),
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only every N-th problem, from the I-th on: for machines that share a database.",
+    ),
+]
 
 _BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
@@ -32,6 +76,7 @@ def register(app: typer.Typer) -> None:
             "fa4gen tune",
             "fa4gen tune --workload llama3-8b --budget 10m",
             "fa4gen tune --workload my-shapes.toml --effort full --db team.sqlite",
+            "fa4gen tune --workload peers --gpus all",
             "fa4gen tune --sku h100_sxm5 --json > tuned.json",
         )
     )(tune)
@@ -55,32 +100,13 @@ def seconds(text: str | None) -> float | None:
 
 def tune(
     sku: SkuOption = AUTO,
-    workload: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|NAME", help="A TOML list of problems, or a shipped one by its name."
-        ),
-    ] = "quick",
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="For the whole workload: 90s, 10m, 1h30m; the default and two guesses are tried "
-            "for every problem in any case. Default: no limit.",
-        ),
-    ] = None,
-    effort: Annotated[
-        str,
-        typer.Option(
-            metavar="glance|quick|full",
-            help="How hard to search; at a glance nothing is compiled without a GPU.",
-        ),
-    ] = "quick",
+    workload: WorkloadOption = "quick",
+    budget: BudgetOption = None,
+    effort: EffortOption = "quick",
     db: DbOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--fresh", help="Go on from earlier trials, or measure all anew."),
-    ] = True,
+    resume: ResumeOption = True,
+    gpus: GpusOption = None,
+    part: PartOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best kernel for each problem of a workload and keep it in the tuning database.
@@ -94,6 +120,17 @@ def tune(
     from fa4gen.tune.effort import effort as effort_named
 
     work = load_workload(workload)
+    if part is not None:
+        work = _part(work, Part.parse(part))
+    if gpus is not None:
+        if part is not None:
+            raise ConfigError("--part: got it with --gpus, allowed: one of them")
+        arguments = ["--sku", sku, "--workload", workload, "--effort", effort]
+        arguments += ["--budget", budget] if budget else []
+        arguments += ["--db", db] if db else []
+        arguments += ["--resume" if resume else "--fresh", *(["--json"] if as_json else [])]
+        indices = chosen_gpus(gpus, len(look().gpus))[: len(work.problems)]
+        raise _on_gpus(indices, arguments, as_json=as_json)
     settings = TuneSettings(
         effort=effort_named(effort), budget_s=seconds(budget), weights=work.weights, resume=resume
     )
@@ -108,6 +145,27 @@ def tune(
         raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)
     if not any(row.winner for row in view.rows):
         raise fail("no problem has a winner", EXIT_FAILED)
+
+
+def _part(work: Workload, part: Part) -> Workload:
+    problems = part.of(work.problems)
+    if not problems:
+        raise ConfigError(
+            f"--part: got {part}, allowed: at most {len(work.problems)} parts, since workload "
+            f"{work.name} has as many problems"
+        )
+    name = work.name if part.count == 1 else f"{work.name} {part}"
+    return replace(work, name=name, problems=problems, weights=part.of(work.weights))
+
+
+def _on_gpus(indices: Sequence[int], arguments: Sequence[str], *, as_json: bool) -> typer.Exit:
+    outcomes = tune_on(indices, arguments)
+    if as_json:
+        typer.echo(to_json(merged(outcomes)))
+    else:
+        for outcome in outcomes:
+            typer.echo(outcome.output, nl=False)
+    return typer.Exit(exit_code(outcomes))
 
 
 def _run(

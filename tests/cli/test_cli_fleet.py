@@ -1,0 +1,122 @@
+"""One ``fa4gen tune`` on several GPUs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fa4gen.cli.app import app
+from fa4gen.cli.fleet import VISIBLE, Outcome, Part, chosen_gpus, exit_code, merged, tune_on
+from fa4gen.core.errors import ConfigError
+
+TELLS = """
+import json, os, sys
+print("hello", file=sys.stderr)
+print(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], sys.argv[1:]]))
+"""
+WAITS = """
+import signal, sys, time
+from pathlib import Path
+def stop(number, frame):
+    print(number)
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+Path(sys.argv[1], sys.argv[-1].replace("/", "of")).touch()
+time.sleep(60)
+"""
+
+
+def test_parts_hold_every_problem_once() -> None:
+    problems = list("abcdefg")
+    parts = [Part(i, 3).of(problems) for i in (1, 2, 3)]
+    assert parts == [("a", "d", "g"), ("b", "e"), ("c", "f")]
+    assert Part.parse("2/3") == Part(2, 3)
+    assert str(Part(2, 3)) == "2/3"
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-1", "1/2/3"])
+def test_a_wrong_part_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--part: got .*, allowed: I/N with 1 <= I <= N"):
+        Part.parse(text)
+
+
+def test_gpus_are_chosen_among_those_that_are_there() -> None:
+    assert chosen_gpus("all", 2) == (0, 1)
+    assert chosen_gpus("1, 0", 2) == (1, 0)
+    for text, present in (("2", 2), ("0,0", 2), ("", 2), ("x", 2), ("0", 0), ("all", 0)):
+        with pytest.raises(ConfigError, match="--gpus: got"):
+            chosen_gpus(text, present)
+
+
+@pytest.mark.parametrize(("visible", "names"), [("", ["0", "2"]), ("7,5,GPU-a", ["7", "GPU-a"])])
+def test_each_process_sees_its_gpu_and_its_part(
+    visible: str, names: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv(VISIBLE, visible)
+    first, second = tune_on((0, 2), ["--effort", "full"], [sys.executable, "-c", TELLS])
+    assert json.loads(first.output) == [names[0], ["--effort", "full", "--part", "1/2"]]
+    assert json.loads(second.output) == [names[1], ["--effort", "full", "--part", "2/2"]]
+    assert (first.gpu, second.gpu, first.code) == (0, 2, 0)
+    said = capfd.readouterr().err
+    assert "gpu 0: hello" in said
+    assert "gpu 2: hello" in said
+
+
+def test_an_interrupt_reaches_every_process_once(tmp_path: Path) -> None:
+    """And each ends in its own way."""
+
+    def interrupt() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    outcomes = tune_on((0, 1), [str(tmp_path)], [sys.executable, "-c", WAITS])
+    helper.join()
+    assert [(o.output.strip(), o.code) for o in outcomes] == [(str(int(signal.SIGINT)), 130)] * 2
+    assert exit_code(outcomes) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_results_of_all_processes_are_one() -> None:
+    def view(gain: float, elapsed_s: float) -> str:
+        rows = [{"winner": {"timing": {"gain": gain}}}, {"winner": None}]
+        return json.dumps(
+            {
+                "sku": "h200",
+                "rows": rows,
+                "not_started": [],
+                "elapsed_s": elapsed_s,
+                "interrupted": False,
+                "geomean_gain": gain,
+            }
+        )
+
+    whole = merged([Outcome(0, view(2.0, 3.0), 0), Outcome(1, view(8.0, 5.0), 0)])
+    assert len(whole["rows"]) == 4
+    assert math.isclose(whole["geomean_gain"], 4.0)
+    assert (whole["elapsed_s"], whole["sku"]) == (5.0, "h200")
+    assert exit_code([Outcome(0, "", 0), Outcome(1, "", -9)]) == 9
+    assert merged([Outcome(0, "", 1)])["rows"] == []
+
+
+def test_a_part_of_a_workload_is_tuned(tmp_path: Path) -> None:
+    asked = ["tune", "--effort", "glance", "--sku", "b200", "--workload", "quick"]
+    database = ["--db", str(tmp_path / "t.sqlite")]
+    result = CliRunner().invoke(app, [*asked, *database, "--part", "2/6", "--json"])
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["rows"]) == 1
+    result = CliRunner().invoke(app, [*asked, *database, "--part", "7/7"])
+    assert result.exit_code == 2
+    assert "at most 6 parts, since workload quick has as many problems" in result.stderr
