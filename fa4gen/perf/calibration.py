@@ -79,6 +79,13 @@ relative to the kernel without either, measured on an H200, 2026-11-21 (docs/hop
 MASK_SLOTS_PER_ELEMENT = 2.0
 """Compare and select. fixed: counted from the template."""
 
+SKIPPED_SHARE = 0.56
+"""What a KV block costs that a warpgroup lets pass, of its share of a block that all run: it still
+waits for K, for its turn and for V, and meanwhile the others hide less of their latency.
+
+Source: least squares on the logarithms of 11 gains over the same kernel without skipping, measured
+on an H200, 2026-11-21 (docs/model-calibration.md); rms left 1.4 %, largest 3.0 %."""
+
 SPILL_SLOWDOWN = 20.0
 """Relative slowdown per relative lack of registers. Source: of the sweep, head_dim 64 at 192x128
 with 152 registers, 4 or 3 % too few: 1.3 to 1.9 times as long."""
@@ -88,9 +95,11 @@ with 152 registers, 4 or 3 % too few: 1.3 to 1.9 times as long."""
 LAUNCH_US = 2.5
 """Least time between the events around an almost empty kernel in a graph. fixed."""
 
-COMBINE_US = 3.0
-"""What the second kernel of split keys adds, its launch overlapped with the first. fixed: by it
-decode with 2 to 16 splits is within 10 % of an H200's times, 2026-11-21 (docs/measurements.md)."""
+COMBINE_US = 1.8
+"""What the second kernel of split keys adds, its launch overlapped with the first.
+
+Source: 1.6 to 2.0 us measured on an H200, 2026-11-21, since it takes one trip to memory; 3 to 4 us
+before (docs/measurements.md)."""
 
 CTA_START_CYCLES = 1047.0
 """Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. fitted."""

@@ -14,7 +14,7 @@ from fa4gen.perf.block import block_cost
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost
 from fa4gen.perf.work import Work, count_work
 
-MODEL_VERSION = "3"
+MODEL_VERSION = "4"
 """Stored with every modelled number; raise it with any change of a prediction."""
 
 DRAM_EFFICIENCY = 0.88
@@ -49,6 +49,8 @@ def predict(
     config: KernelConfig,
     sku: Sku,
     clock_mhz: float | None = None,
+    *,
+    skips_blocks: bool | None = None,
 ) -> Prediction:
     """Expected time of ``problem`` with ``config`` on ``sku``.
 
@@ -57,18 +59,19 @@ def predict(
         config: which knobs; feasibility is not looked at.
         sku: the machine.
         clock_mhz: SM clock; by default the one the power cap leaves this kernel.
+        skips_blocks: as of :func:`fa4gen.perf.work.count_work`, by default today's templates.
 
     Deterministic and free of state. Never faster than the tensor cores' peak at that clock.
     """
     signature = problem.signature
     block = block_cost(signature, config, sku.arch)
-    work = count_work(problem, config, sku.arch)
+    work = count_work(problem, config, sku.arch, skips_blocks=skips_blocks)
     overhead = _tile_overhead(signature, config, block, sku.arch)
     overhead += work.masked_blocks_per_tile * block.mask
     # A cluster of two CTAs fills two SMs.
     places = sku.sm_count // config.cta_group
     compute = _makespan(work, config, block.total, overhead, places)
-    share = work.num_blocks / places
+    share = work.num_run / places
     busy = work.filled_rows * share * block.pipes["mma"] / compute
     clock = clock_mhz or clock_under_load(sku, busy)
     moved = dram_bytes(problem) + combine_bytes(problem, config)
@@ -77,6 +80,7 @@ def predict(
     if config.num_splits > 1:
         time_us += cal.COMBINE_US
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
+    breakdown["l2"] = block.pipes["l2"] * work.num_loaded / places
     breakdown["dram"] = dram_us * clock
     busiest = max((pipe for pipe in PIPES if pipe in breakdown), key=breakdown.__getitem__)
     total = time_us * clock
@@ -111,7 +115,7 @@ def _tile_overhead(
     q_bytes = rows * signature.head_dim_padded * itemsize
     k_bytes = config.tile_n * signature.head_dim_padded * itemsize / config.cta_group
     out_bytes = rows * signature.head_dim_v_padded * signature.dtype.out.itemsize
-    goes_on = config.scheduler in (Scheduler.PERSISTENT, Scheduler.CLC)
+    goes_on = config.scheduler is not Scheduler.LPT
     if goes_on:  # the producer fetches K and V of the next tile while this one is stored
         start = cal.NEXT_TILE_CYCLES + q_bytes / arch.l2_bytes_per_clk_sm
     else:
@@ -138,16 +142,23 @@ def clock_under_load(sku: Sku, mma_busy: float) -> float:
 def _makespan(
     work: Work, config: KernelConfig, block: float, overhead: float, places: int
 ) -> float:
-    """Cycles until the last SM is done; one CTA, or cluster, fills a place."""
+    """Cycles until the last SM is done; one CTA, or cluster, fills a place.
+
+    Tiles that differ go longest first to the place that is free, or in pairs with a fixed walk. A
+    dynamic CTA asks for its next tile long before it needs one: that costs nothing here.
+    """
     lengths = work.blocks_per_tile
     if work.blocks_per_pair and config.scheduler is Scheduler.PERSISTENT:
         tiles, blocks = work.heaviest_walk(places)
         return tiles * overhead + blocks * block
-    if lengths[0] == lengths[-1]:
-        return -(-work.num_tiles // places) * (overhead + lengths[0] * block)
-    longest = lengths[0] * block + overhead
+    shortest, longest = min(lengths), max(lengths)
+    if shortest == longest or not work.blocks_per_pair:
+        # Without a mask the tiles of a head stand together: a wave has as many shorter ones as any.
+        waves = -(-work.num_tiles // places)
+        mean = work.num_blocks / work.num_tiles if waves > 1 else longest
+        return waves * (overhead + mean * block)
     if work.num_tiles <= places:
-        return longest
+        return longest * block + overhead
     mean = (work.num_tiles * overhead + work.num_blocks * block) / places
     # Short tiles fill the gaps, so SMs end part of a shortest tile apart.
-    return max(longest, mean + cal.LPT_TAIL * (overhead + lengths[-1] * block))
+    return max(longest * block + overhead, mean + cal.LPT_TAIL * (overhead + shortest * block))

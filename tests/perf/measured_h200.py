@@ -73,15 +73,19 @@ class Measured:
             and not (self.problem.causal and run.config.scheduler is Scheduler.PERSISTENT)
         )
 
+    def expected_us(self, config: KernelConfig) -> float:
+        """Of the kernel of those days, whose warpgroups ran all blocks of their tile."""
+        return predict(self.problem, config, H200, skips_blocks=False).time_us
+
     @property
     def ratio(self) -> float:
         """Predicted over measured time of the default."""
-        return predict(self.problem, self.base, H200).time_us / self.base_us
+        return self.expected_us(self.base) / self.base_us
 
     @property
     def pick(self) -> Run:
         """The comparable run the model expects to be fastest."""
-        return min(self.comparable, key=lambda r: predict(self.problem, r.config, H200).time_us)
+        return min(self.comparable, key=lambda run: self.expected_us(run.config))
 
     @property
     def regret(self) -> float:
@@ -91,7 +95,7 @@ class Measured:
     @property
     def spearman(self) -> float:
         """Rank correlation of expected and measured speed."""
-        expected = [-predict(self.problem, r.config, H200).time_us for r in self.comparable]
+        expected = [-self.expected_us(run.config) for run in self.comparable]
         return statistics.correlation(_ranks(expected), _ranks([r.gain for r in self.comparable]))
 
 

@@ -1,16 +1,24 @@
-"""The analytic model beside a sweep measured on an H200 that it was not fitted on."""
+"""The analytic model beside what was measured on an H200 and it was not fitted on."""
 
 from __future__ import annotations
 
 import importlib
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from fa4gen.core.outcome import Source
+from fa4gen.evaluate.replay import ReplayEvaluator, read_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+TRIALS = ROOT / "tests" / "recorded" / "h200_trials.jsonl.gz"
+"""Of the tuner, of the first template whose warpgroups skip blocks; see make_trials.py there."""
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +37,40 @@ def test_the_order_and_the_times(benchmark: ModuleType) -> None:
     assert statistics.median(score.median_error for score in scores) <= 0.12
     close = [score.regret <= 0.03 for score in scores]
     assert sum(close) >= 0.9 * len(close)
+
+
+def test_the_trials_of_a_tuner_can_be_replayed() -> None:
+    sweep = read_sweep(TRIALS)
+    assert (sweep.sku, sweep.source) == ("h200", Source.MEASURED)
+    assert (len(sweep.problems), len(sweep.results)) == (63, 602)
+    assert {each.provenance.template_hash for each in sweep.results.values()} == {
+        "fba42878a0da4119"
+    }
+    with ReplayEvaluator(sweep) as evaluator:
+        for problem in sweep.problems:
+            anchor = sweep.anchor(problem)
+            assert anchor is not None
+            timing = evaluator.evaluate(problem, anchor).timing
+            assert timing is not None
+            assert timing.gain == 1.0
+
+
+def test_kernels_that_skip_blocks(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """602 pairs of 63 problems; docs/model-calibration.md has the table.
+
+    A problem has some ten pairs, many with the same tiles, so single orders say little.
+    """
+    now = benchmark.scores(TRIALS)
+    assert sum(score.pairs for score in now) == 602
+    assert statistics.median(score.rank_correlation for score in now) >= 0.93
+    assert statistics.quantiles([score.rank_correlation for score in now], n=10)[0] >= 0.7
+    assert statistics.median(score.own_error for score in now) <= 0.1
+    assert statistics.fmean(score.regret for score in now) <= 0.01
+    monkeypatch.setattr(benchmark, "skips_blocks", lambda _: False)
+    without = benchmark.scores(TRIALS)
+
+    def of_causal(scores: Sequence[Any], name: str) -> float:
+        return statistics.median(getattr(each, name) for each in scores if each.problem.causal)
+
+    assert of_causal(now, "rank_correlation") > of_causal(without, "rank_correlation") + 0.04
+    assert of_causal(now, "own_error") < of_causal(without, "own_error") - 0.02

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import EvaluationError, UnknownName
+from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.emulator.emulate import Options, emulate
 from fa4gen.emulator.machine import GridShape
-from fa4gen.hardware import load_arch
+from fa4gen.hardware import load_arch, load_sku
 from fa4gen.perf.trace import (
     NOT_MODELLED,
     ClusterSteps,
@@ -23,8 +26,10 @@ from fa4gen.perf.trace import (
     hand_out,
     left_out,
     load_timing,
+    predict_traced,
     replay,
     steps_of,
+    trace_tiles,
 )
 from fa4gen.perf.trace.tape import Recorder
 
@@ -35,14 +40,18 @@ TIMING = replace(
 )
 
 
-def steps(body: str, warps: int = 1) -> ClusterSteps:
+def tape_of(body: str, warps: int = 1) -> Tape:
     text = f"{HEAD}.visible .entry k() {{\n{REGISTERS}{body}\nret;\n}}"
     recorder = Recorder()
     shape = GridShape((1, 1, 1), (32 * warps, 1, 1))
     found = emulate(text, shape, [], [], Options(observer=recorder.observer()))
     assert found.findings == ()
     ((tapes, counts),) = recorder.tapes
-    return steps_of(Tape(found.program, shape, tapes, counts))
+    return Tape(found.program, shape, tapes, counts)
+
+
+def steps(body: str, warps: int = 1) -> ClusterSteps:
+    return steps_of(tape_of(body, warps))
 
 
 def cycles(body: str, warps: int = 1, timing: Timing = TIMING) -> float:
@@ -193,6 +202,48 @@ def test_every_number_has_a_source() -> None:
 def test_tiles_are_handed_out(lengths: Sequence[int], places: int, expected: float) -> None:
     tile = TileTiming(block=100.0, first=10.0, next=5.0, busy={})
     assert hand_out(lengths, tile, places) == expected
+
+
+def traced_us(scheduler: Scheduler, *, causal: bool, next_tile: float = 5.0) -> float:
+    sku = load_sku("h200")
+    sizes = {"batch": 4, "seqlen_q": 2048, "num_heads_q": 20, "head_dim": 128}
+    problem = AttentionProblem.from_dict({**sizes, "causal": causal})
+    tile = TileTiming(block=1000.0, first=900.0, next=next_tile, busy={})
+    return predict_traced(problem, KernelConfig(scheduler=scheduler), sku, tile, 1500.0).time_us
+
+
+def test_a_dynamic_walk_has_the_order_of_lpt_and_the_tiles_of_a_persistent_cta() -> None:
+    lpt, dynamic = (
+        traced_us(each, causal=True, next_tile=900.0) for each in (Scheduler.LPT, Scheduler.DYNAMIC)
+    )
+    assert dynamic == lpt, "where a next tile takes as long as a first"
+    assert traced_us(Scheduler.DYNAMIC, causal=True) < dynamic
+    assert traced_us(Scheduler.DYNAMIC, causal=True) < traced_us(Scheduler.PERSISTENT, causal=True)
+    dense = [traced_us(each, causal=False) for each in (Scheduler.DYNAMIC, Scheduler.PERSISTENT)]
+    assert dense[0] == dense[1]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "queries", "walks"),
+    [(Scheduler.LPT, 128, 2), (Scheduler.DYNAMIC, 128, 3), (Scheduler.PERSISTENT, 256, 3)],
+)
+def test_what_is_recorded_of_a_causal_kernel(
+    scheduler: Scheduler, queries: int, walks: int
+) -> None:
+    """A fixed walk takes tiles in pairs; a dynamic one shows its next tile by one more."""
+    asked: list[AttentionProblem] = []
+
+    def record(problem: AttentionProblem, num_sms: int) -> list[Tape]:
+        assert num_sms == 1
+        asked.append(problem)
+        return [tape]
+
+    signature = KernelSignature(DType.BF16, 128, 128, causal=True, qhead_per_kvhead=1)
+    tape = tape_of(exponentials(3))
+    tapes = trace_tiles(record, signature, KernelConfig(scheduler=scheduler), load_arch("sm90"))
+    assert {problem.seqlen_q for problem in asked} == {queries}
+    assert len(tapes.walks) == len(asked) == walks
+    assert [walk.tiles for walk in tapes.walks] == [queries // 128 * n for n in (1, 1, 2)][:walks]
 
 
 def test_a_replay_says_what_was_busy() -> None:

@@ -19,7 +19,7 @@ from fa4gen.perf.predict import (
 from fa4gen.perf.trace.tile import TileTapes, TileTiming
 from fa4gen.perf.work import Work, count_work
 
-TRACE_VERSION = "3"
+TRACE_VERSION = "4"
 """Stored with every number of this model; raise it with any change of a prediction."""
 
 NOT_MODELLED = (
@@ -63,7 +63,7 @@ def predict_traced(
     work = count_work(problem, config, sku.arch)
     places = sku.sm_count // config.cta_group
     cycles = _makespan(work, config, tile, places)
-    share = work.num_blocks / places
+    share = work.num_run / places
     busy = {name: each * share for name, each in tile.busy.items()}
     clock = clock_mhz or clock_under_load(sku, work.filled_rows * busy.get("tensor", 0.0) / cycles)
     dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
@@ -83,22 +83,19 @@ def _makespan(work: Work, config: KernelConfig, tile: TileTiming, places: int) -
     takes the next tile, the longest first.
     """
     lengths = work.blocks_per_tile
-    alike = lengths[0] == lengths[-1]
-    if config.scheduler is Scheduler.PERSISTENT:
-        if alike or not work.blocks_per_pair:
-            tiles = -(-work.num_tiles // places)
-            return tile.first + (tiles - 1) * tile.next + tiles * lengths[0] * tile.block
+    if config.scheduler is Scheduler.PERSISTENT and work.blocks_per_pair:
         tiles, blocks = work.heaviest_walk(places)
         return tile.first + (tiles - 1) * tile.next + blocks * tile.block
-    if alike:
+    if min(lengths) == max(lengths) or not work.blocks_per_pair:
         tiles = -(-work.num_tiles // places)
-        return tile.first + (tiles - 1) * tile.next + tiles * lengths[0] * tile.block
+        mean = work.num_blocks / work.num_tiles if tiles > 1 else max(lengths)
+        return tile.first + (tiles - 1) * tile.next + tiles * mean * tile.block
     # All groups have the same tiles: the longest of each, then the next of each, ...
     order = (length for length in lengths for _ in range(work.num_groups))
     return hand_out(order, tile, places)
 
 
-def hand_out(lengths: Iterable[int], tile: TileTiming, places: int) -> float:
+def hand_out(lengths: Iterable[float], tile: TileTiming, places: int) -> float:
     """Cycles until the last SM is done, if the one that is free first takes the next tile.
 
     Args:

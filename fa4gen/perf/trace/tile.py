@@ -38,8 +38,8 @@ class Walk:
     steps: ClusterSteps
     tiles: int
     """Query tiles that it took."""
-    blocks: int
-    """KV blocks of all of them."""
+    blocks: float
+    """KV blocks that all of them take the time of, see :class:`fa4gen.perf.work.Work`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def trace_tiles(
     group = signature.qhead_per_kvhead
     queries = max(1, rows // (group if config.pack_gqa else 1))
     goes_on = config.scheduler is not Scheduler.LPT
-    if goes_on and signature.causal:
+    if goes_on and signature.causal and config.scheduler is not Scheduler.DYNAMIC:
         queries *= 2  # a long tile and a short one belong together
     diagonal = math.ceil(queries / config.tile_n) if signature.causal else 0
     least = max(LEAST_BLOCKS, diagonal + 1)
@@ -134,7 +134,7 @@ def trace_tiles(
         if len(tapes) == 1:
             return Walk(steps, work.num_tiles, work.num_blocks)
         # Every CTA has a tile of its own: one of them is enough.
-        return None if heads > 1 else Walk(steps, 1, work.num_blocks // len(tapes))
+        return None if heads > 1 else Walk(steps, 1, work.num_blocks / len(tapes))
 
     short, long = walk(least), walk(least + STEADY_BLOCKS)
     assert short is not None
