@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -14,7 +17,9 @@ from fa4gen.core.evaluation import MeasurementPolicy
 from fa4gen.core.outcome import Source
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.db import DispatchRow, Origin
-from fa4gen.feasibility import check
+from fa4gen.evaluate.replay import read_sweep
+from fa4gen.feasibility import canonicalise, check
+from fa4gen.hardware import load_arch
 from fa4gen.perf import predict
 from fa4gen.space import space_for
 from fa4gen.testing.fakes import FakeEvaluator
@@ -25,12 +30,22 @@ from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import Proposer
 from fa4gen.tune.records import Known
 from fa4gen.tune.samplers import make_sampler
-from fa4gen.tune.seeds import distance, diverse, model_seeds, nearest_seeds, style
+from fa4gen.tune.seeds import (
+    STYLE_MARGIN,
+    distance,
+    diverse,
+    model_seeds,
+    nearest_seeds,
+    seeds_among,
+    style,
+)
 from fa4gen.tune.session import SpaceExplorer
 from fa4gen.tune.settings import study_location
 from fa4gen.tune.study import StudyKey, TunerStudy, open_storage
 
 SPACE = space_for("sm90")
+ARCH = load_arch("sm90")
+RECORDED = Path(__file__).parent.parent / "recorded"
 
 
 class Hand:
@@ -109,19 +124,60 @@ def test_model_seeds_are_fast_feasible_and_varied(problem, sku):
 
 
 @pytest.mark.parametrize("head_dim", [64, 256])
-def test_four_model_seeds_try_every_style_knob_both_ways(problem, sku, head_dim):
-    """The model's own favourites are all of one style."""
+def test_model_seeds_begin_like_the_default(problem, sku, head_dim):
     problem = replace(problem, head_dim=head_dim, head_dim_v=head_dim)
     anchor = SPACE.default(problem.signature)
     seeds = model_seeds(problem, sku, SPACE, 4)
-    styles = [style(config, anchor) for config in seeds]
-    assert styles[0] == (False, False, False)
-    assert seeds[0].scheduler is anchor.scheduler
-    assert (seeds[0].exp2_poly_fraction, seeds[0].rescale_threshold_log2) == (0.0, 0.0)
-    scheduler, polynomial, lazy = [sum(each) for each in zip(*styles, strict=True)]
-    assert scheduler == lazy == 2
-    assert polynomial in (0, 2), "only where the model sees a use for it"
+    assert style(seeds[0], anchor) == (False, False, False)
     assert anchor not in seeds
+
+
+def test_a_style_far_behind_is_not_tried(problem, sku):
+    """On Hopper a polynomial is: the model knows, so it takes no place among the seeds."""
+    anchor = SPACE.default(problem.signature)
+    slow = anchor.vary({"exp2_poly_fraction": 0.5})
+    tiles = [anchor.vary({"tile_n": tile_n}) for tile_n in (64, 96, 112)]
+    behind = predict(problem, slow, sku).time_us / predict(problem, anchor, sku).time_us
+    assert behind > STYLE_MARGIN
+    assert slow not in seeds_among([anchor, *tiles, slow], problem, sku, anchor, 4)
+
+
+def test_seeds_take_four_styles_where_the_model_is_unsure(problem, sku):
+    """Half of a factorial design: each choice twice like the default, twice not."""
+    anchor = SPACE.default(problem.signature)
+    other = {"scheduler": "persistent", "exp2_poly_fraction": 0.0625, "rescale_threshold_log2": 0.0}
+    configs = [
+        canonicalise(problem.signature, anchor.vary(dict(zip(other, values, strict=True))), ARCH)
+        for values in product(*((getattr(anchor, name), value) for name, value in other.items()))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fa4gen.tune.seeds.STYLE_MARGIN", 2.0)
+        seeds = seeds_among([*configs, anchor.vary({"tile_n": 96})], problem, sku, anchor, 4)
+    styles = [style(config, anchor) for config in seeds]
+    assert [sum(each) for each in zip(*styles, strict=True)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "mean"), [("h200_sweep", 20, 0.005), ("h200_trials", 60, 0.001)]
+)
+def test_four_seeds_hold_a_kernel_almost_as_fast_as_the_best(name, least, mean, sku):
+    """Recorded on an H200, 2026-11-21; the default counts, for it is always tried."""
+    sweep = read_sweep(RECORDED / f"{name}.jsonl.gz")
+    regrets = []
+    for problem in sweep.problems:
+        tried = {
+            config.config_id: found.timing.gain
+            for config in sweep.configs.values()
+            if (found := sweep.get(problem, config)) is not None and found.timing is not None
+        }
+        if len(tried) < 6:
+            continue
+        configs = [sweep.configs[config_id] for config_id in tried]
+        seeds = seeds_among(configs, problem, sku, sweep.anchor(problem), 4)
+        gains = [1.0, *(tried[config.config_id] for config in seeds)]
+        regrets.append(max(tried.values()) / max(gains) - 1)
+    assert len(regrets) >= least
+    assert fmean(regrets) < mean
 
 
 @pytest.mark.parametrize("count", [2, 4])
