@@ -24,7 +24,7 @@ RATIO_LIMIT = 1.25
 MIN_GAIN_LIMIT = 1.05
 """Least factor at which the colours of gains end, lest noise look like a find."""
 
-ROW_PX, FRAME_PX, LABELS_PX = 27, 82, 110
+ROW_PX, FRAME_PX, LABELS_PX, LINE_PX = 27, 82, 110, 15
 COLUMN_PX = (66, 104)
 """Least and most; between them a map is as wide as there is room."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
@@ -79,14 +79,21 @@ def heat_map(view: HeatMapView, scale: str, title: str) -> Figure:
     }
 
 
-_AXIS: Figure = {"type": "category", "fixedrange": True, "ticks": "", "showgrid": False}
+_AXIS: Figure = {
+    "type": "category",
+    "fixedrange": True,
+    "ticks": "",
+    "tickangle": 0,
+    "showgrid": False,
+}
 
 
 def _layout(view: HeatMapView) -> Figure:
-    height = FRAME_PX + ROW_PX * len(view.rows)
+    lines = max(_lines(name).count("<br>") for panel in view.panels for name in panel.columns)
+    frame = FRAME_PX + LINE_PX * max(0, lines - 1)
     return {
-        "height": height,
-        "margin": {"l": LABELS_PX - 10, "r": 10, "t": FRAME_PX - 8, "b": 8},
+        "height": frame + ROW_PX * len(view.rows),
+        "margin": {"l": LABELS_PX - 10, "r": 10, "t": frame - 8, "b": 8},
         "yaxis": {**_AXIS, "range": [len(view.rows) - 0.5, -0.5]},
     }
 
@@ -101,7 +108,7 @@ def _panel(view: HeatMapView, panel: PanelView, number: int, colours: tuple[str,
     top = math.log(limit)
     return {
         "type": "heatmap",
-        "x": [name.replace(" ", "<br>", 1) for name in panel.columns],
+        "x": [_lines(name) for name in panel.columns],
         "y": list(view.rows),
         "z": [[_z(cell, top) for cell in row] for row in panel.cells],
         "zmin": 0.0 if scale == "gain" else -top,
@@ -117,6 +124,11 @@ def _panel(view: HeatMapView, panel: PanelView, number: int, colours: tuple[str,
         "yaxis": "y",
         "meta": scale,
     }
+
+
+def _lines(name: str) -> str:
+    """The name of a column on top of it: columns are narrow, and slanted names overlap."""
+    return name.replace(",", ",<br>").replace(" ", "<br>")
 
 
 def _z(cell: CellView | None, top: float) -> float | None:
