@@ -29,11 +29,12 @@ def canonicalise(
 
     On every arch: without a polynomial its degree and place are the defaults; without a group of
     query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
-    cannot take turns; a CTA of one tile has no next Q to fetch; splits of the keys are alike and
-    few, so the CTAs that walk them do it with a fixed stride; without a threshold every row maximum
-    is needed; without overlap no PV runs under exponentials and one P is enough. On Blackwell: the
-    polynomial takes no more of a row than its fragments hold; P is published when it is complete at
-    the latest; one Q tile has nobody to take turns with; the hardware hands tiles out, no counter.
+    cannot take turns; a CTA of one tile has no next Q to fetch; what Blackwell's hardware hands out
+    comes from a counter, but splits of the keys are alike and few, so that CTAs walk them with a
+    fixed stride; without a threshold every row maximum is needed; without overlap no PV runs under
+    exponentials and one P is enough. On Blackwell: the polynomial takes no more of a row than its
+    fragments hold; P is published when it is complete at the latest; one Q tile has nobody to take
+    turns with; the hardware hands tiles out, no counter.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the
@@ -62,8 +63,9 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
         changes["pingpong"] = False
     if config.scheduler is Scheduler.LPT:
         changes["q_prefetch"] = False
-    if config.scheduler is Scheduler.DYNAMIC and config.num_splits > 1:
-        changes["scheduler"] = Scheduler.PERSISTENT
+    if config.scheduler in (Scheduler.DYNAMIC, Scheduler.CLC):
+        alike = config.num_splits > 1
+        changes["scheduler"] = Scheduler.PERSISTENT if alike else Scheduler.DYNAMIC
     if config.rescale_threshold_log2 == 0.0:
         changes["lazy_row_max"] = False
     if not (config.intra_warpgroup_overlap and config.p_in_registers):

@@ -96,7 +96,7 @@ def _pingpong(signature: KernelSignature, config: KernelConfig, arch: Arch) -> R
     return Reason("pingpong", message, 1.0)
 
 
-@rule("scheduler")
+@rule("scheduler", repaired=True)
 def _scheduler(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     return scheduler_reason(config, (Scheduler.LPT, Scheduler.PERSISTENT, Scheduler.DYNAMIC))
 
@@ -112,7 +112,7 @@ def _dynamic_splits(signature: KernelSignature, config: KernelConfig, arch: Arch
     return Reason("num_splits", message, float(config.num_splits - 1))
 
 
-@rule("q_prefetch", "scheduler")
+@rule("q_prefetch", "scheduler", repaired=True)
 def _q_prefetch(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     if not config.q_prefetch or config.scheduler is not Scheduler.LPT:
         return None

@@ -68,8 +68,9 @@ def seeds_among(
 
 
 STYLE_MARGIN = 1.05
-"""The best of four seeds then is 0.27 % behind the best of the recorded sweep (mean of 23 problems) and
-0.04 % in the recorded trials (63); with every style 0.63 and 0.26 %, with 1.08 0.27 and 0.09 %."""
+"""The best of four seeds then is 0.27 % behind the best of the recorded sweep (mean of 23 problems)
+and 0.04 % in the recorded trials (63); with every style 0.63 and 0.26 %, with 1.08 0.27 and 0.09 %.
+"""
 Style = tuple[bool, bool, bool]
 """What sets a kernel apart from the default: another scheduler, a polynomial where the default has
 none or none where it has one, and likewise rescales left out."""

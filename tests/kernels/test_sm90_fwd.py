@@ -127,11 +127,6 @@ TILES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"q_prefetch": True},
         ("lazy", "eager", "seed:3"),
     ),
-    "dense": (
-        {"head_dim": 64, "seqlen_q": 190, "seqlen_k": 100},
-        {"q_prefetch": False},
-        ("eager", "seed:4"),
-    ),
     "dense, next queries early, in turns": (
         {"head_dim": 64, "seqlen_q": 300, "seqlen_k": 100},
         {"q_prefetch": True, "tile_m": 128, "pingpong": True},
@@ -141,11 +136,6 @@ TILES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"head_dim": 64, "num_heads_q": 8, "seqlen_q": 60, "causal": True},
         {"q_prefetch": True, "pack_gqa": True},
         ("lazy", "seed:6"),
-    ),
-    "a tile for each CTA": (
-        {"head_dim": 64, "seqlen_q": 50},
-        {"q_prefetch": True},
-        ("lazy", "seed:7"),
     ),
 }
 """Sizes, knobs and policies of kernels that take their tiles from a counter; the last policy is of

@@ -91,14 +91,14 @@ def test_values_outside_the_space_are_named(sweep):
 def test_samplers_on_measured_times():
     """40 recorded configurations, so few that guessing is as good as learning.
 
-    Two of them are within 3 % of the best, so half of the sweep holds one in half of the
-    runs or more; seen over 5 seeds: 3 of each sampler's runs, after 2 to 17 trials.
+    Two of them are within 3 % of the best, so half of the sweep, drawn blindly, holds one in three
+    of four runs; of 15 that is less than 7 once in a hundred times.
     """
     measured = read_sweep(str(MEASURED))
     one = replace(measured, problems=measured.problems[:1])
-    for score in score_samplers(one, ["tpe", "random"], seeds=range(5), trials=20, tolerance=0.03):
+    for score in score_samplers(one, ["tpe", "random"], seeds=range(15), trials=20, tolerance=0.03):
         found = [trials for trials in score.trials_to if trials is not None]
-        assert len(found) >= 2
+        assert len(found) >= 7
         assert max(found) <= 20
         assert min(score.regret) < 0.03
 
