@@ -112,7 +112,7 @@ def test_results_of_all_processes_are_one() -> None:
 
 
 def test_a_part_of_a_workload_is_tuned(tmp_path: Path) -> None:
-    asked = ["tune", "--effort", "glance", "--sku", "b200", "--workload", "quick"]
+    asked = ["tune", "--effort", "glance", "--sku", "h200", "--workload", "quick"]
     database = ["--db", str(tmp_path / "t.sqlite")]
     result = CliRunner().invoke(app, [*asked, *database, "--part", "2/6", "--json"])
     assert result.exit_code == 0

@@ -57,7 +57,7 @@ def fill(store: TuningStore, trials_each: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("trials_each", [6, pytest.param(30, marks=pytest.mark.extended)])
+@pytest.mark.parametrize("trials_each", [3, pytest.param(30, marks=pytest.mark.extended)])
 def test_thousands_of_trials_make_a_page_of_a_few_megabytes(trials_each: int) -> None:
     with TuningStore.open(":memory:", with_shipped=False) as store:
         assert fill(store, trials_each) == 336 * trials_each

@@ -20,7 +20,7 @@ H200 = load_sku("h200")
 PICKER = ModelPicker(H200)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     head_dim=st.sampled_from([8, 64, 96, 128, 192, 256]),
     seqlen=st.integers(1, 20000),

@@ -38,7 +38,7 @@ def test_the_page_says_which_model_it_was(speed_plan: StudyPlan, sku: Sku, tmp_p
         assert expected in source_sentence(result)
 
 
-@pytest.mark.slow
+@pytest.mark.extended  # half a minute; each part of it has tests of its own
 def test_a_study_by_replays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: AttentionProblem
 ) -> None:
