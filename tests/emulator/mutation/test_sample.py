@@ -24,7 +24,10 @@ SAMPLE: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", SAMPLE)
+@pytest.mark.parametrize(
+    "kernel",
+    ["quack-sm100", "own-sm90-dense", pytest.param("fa4-sm100-dense", marks=pytest.mark.extended)],
+)
 def test_what_is_wrong_is_noticed_and_never_excused(kernel: str) -> None:
     """What was noticed is wrong, so no rule may call it equivalent, if it were asked."""
     good = machine(kernel)
