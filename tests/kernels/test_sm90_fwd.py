@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -13,6 +14,7 @@ from fa4gen.compile import compile_kernel
 from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
+from fa4gen.core.errors import KernelFault
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.session import run
@@ -197,6 +199,25 @@ def test_a_counter_hands_out_every_tile_and_ends_at_zero(name: str) -> None:
         assert not counter.any(), at
         for accuracy in compare(problem, inputs, outputs, scale, 0.0):
             assert accuracy.ok, (at, accuracy)
+
+
+def test_a_counter_left_behind_is_found() -> None:
+    """Right numbers, and a next launch that would begin in the middle: one answer too few wraps."""
+    problem = problem_of({"head_dim": 64, "seqlen_q": 50})
+    small = {"tile_m": 64, "tile_n": 64, "pingpong": False, "scheduler": Scheduler.DYNAMIC}
+    config = space_for("sm90").default(problem.signature).vary({**small, "regs_consumer": 240})
+    good = render(problem.signature, config, ARCH)
+    limit = "[grid.tile_counter, grid.num_tiles - 1]"
+    assert limit in good.source
+    bad = replace(
+        good,
+        source=good.source.replace(limit, "[grid.tile_counter, grid.num_tiles]"),
+        module_name=f"{good.module_name}_never_wraps",
+    )
+    host = host_of_artifact(compile_kernel(bad), ARCH.target)
+    trial = Trial(problem, num_sms=2)
+    with pytest.raises(KernelFault, match="tile counter: got 2 after the launch, allowed: 0"):
+        emulate_attention(host, trial, policies=("eager",), workspace=Workspace.of(config))
 
 
 @pytest.mark.parametrize("shift", [-12.0, -60.0])
