@@ -23,7 +23,7 @@ from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import RenderError
 from fa4gen.core.problem import KernelSignature
 from fa4gen.hardware import Arch, load_arch
-from fa4gen.numerics.exp2_poly import coefficients
+from fa4gen.numerics.exp2_poly import LINE, coefficients
 
 CONTEXT_NAMES: tuple[str, ...] = (
     "dtype_name",
@@ -36,6 +36,7 @@ CONTEXT_NAMES: tuple[str, ...] = (
     "qhead_per_kvhead",
     "target",
     "exp2_coefficients",
+    "exp2_line",
     "provenance",
 )
 """Names every template may read besides the knobs in its manifest."""
@@ -117,6 +118,7 @@ def _context(
 ) -> dict[str, Any]:
     """What the template gets, ``provenance`` excepted: see :data:`CONTEXT_NAMES`."""
     all_knobs = config.to_dict()
+    line = config.exp2_poly_degree == LINE
     return {
         **{knob: all_knobs[knob] for knob in knobs},
         "dtype_name": signature.dtype.cutlass_name,
@@ -128,7 +130,8 @@ def _context(
         "causal": signature.causal,
         "qhead_per_kvhead": signature.qhead_per_kvhead,
         "target": arch.target,
-        "exp2_coefficients": tuple(coefficients(config.exp2_poly_degree)),
+        "exp2_coefficients": () if line else coefficients(config.exp2_poly_degree),
+        "exp2_line": line and config.exp2_poly_fraction > 0,
     }
 
 

@@ -7,7 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 from fa4gen.core.config import KernelConfig, Scheduler
+from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility.common import LEAST_DEGREE_16_BIT
 from fa4gen.feasibility.sm90_footprint import full_regs_consumer, num_consumer_warpgroups
 from fa4gen.feasibility.sm100_footprint import (
     FRAGMENT_COLUMNS,
@@ -28,13 +30,14 @@ def canonicalise(
     """``config`` with every knob that has no effect at its neutral value.
 
     On every arch: without a polynomial its degree and place are the defaults; without a group of
-    query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; one consumer warpgroup
-    cannot take turns; a CTA of one tile has no next Q to fetch; what Blackwell's hardware hands out
-    comes from a counter, but splits of the keys are alike and few, so that CTAs walk them with a
-    fixed stride; without a threshold every row maximum is needed; without overlap no PV runs under
-    exponentials and one P is enough. On Blackwell: the polynomial takes no more of a row than its
-    fragments hold; P is published when it is complete at the latest; one Q tile has nobody to take
-    turns with; the hardware hands tiles out, no counter.
+    query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; a line through each
+    octave is for e4m3 only; one consumer warpgroup cannot take turns; a CTA of one tile has no
+    next Q to fetch; what Blackwell's hardware hands out comes from a counter, but splits of the
+    keys are alike and few, so that CTAs walk them with a fixed stride; without a threshold every
+    row maximum is needed; without overlap no PV runs under exponentials and one P is enough. On
+    Blackwell: the polynomial takes no more of a row than its fragments hold; P is published when
+    it is complete at the latest; one Q tile has nobody to take turns with; the hardware hands
+    tiles out, no counter.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the
@@ -48,15 +51,19 @@ def canonicalise(
         changes["pack_gqa"] = False
     family = _FAMILIES.get(arch.family)
     if family is not None:
-        changes |= family(config, arch, derive)
+        changes |= family(signature, config, arch, derive)
     changed = {name: value for name, value in changes.items() if getattr(config, name) != value}
     return config.vary(changed) if changed else config
 
 
-def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
+def _sm90(
+    signature: KernelSignature, config: KernelConfig, arch: Arch, derive: bool
+) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if config.exp2_poly_fraction == 0.0:
         changes |= _defaults(*_POLYNOMIAL)
+    elif signature.dtype is not DType.E4M3:
+        changes["exp2_poly_degree"] = max(config.exp2_poly_degree, LEAST_DEGREE_16_BIT)
     if config.exp2_poly_fraction in (0.0, 1.0):
         changes |= _defaults(*_PLACEMENT)
     if num_consumer_warpgroups(config) == 1:
@@ -75,7 +82,9 @@ def _sm90(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
     return changes
 
 
-def _sm100(config: KernelConfig, arch: Arch, derive: bool) -> dict[str, Any]:
+def _sm100(
+    signature: KernelSignature, config: KernelConfig, arch: Arch, derive: bool
+) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     room = polynomial_room(config) / config.tile_n
     fraction = min(config.exp2_poly_fraction, room // _STEP * _STEP)
@@ -100,7 +109,7 @@ def _defaults(*names: str) -> dict[str, Any]:
 
 
 _STEP = next(k.metadata["step"] for k in fields(KernelConfig) if k.name == "exp2_poly_fraction")
-_FAMILIES: dict[str, Callable[[KernelConfig, Arch, bool], dict[str, Any]]] = {
+_FAMILIES: dict[str, Callable[[KernelSignature, KernelConfig, Arch, bool], dict[str, Any]]] = {
     "sm90": _sm90,
     "sm100": _sm100,
 }

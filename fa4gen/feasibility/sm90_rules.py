@@ -7,6 +7,7 @@ from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.core.verdict import Reason
 from fa4gen.feasibility.common import (
+    LEAST_DEGREE_16_BIT,
     Family,
     head_dim,
     pack_gqa,
@@ -158,6 +159,21 @@ def _p_in_registers(signature: KernelSignature, config: KernelConfig, arch: Arch
     return Reason("p_in_registers", message, 1.0)
 
 
+@rule("exp2_poly_fraction", "exp2_poly_degree", repaired=True)
+def _polynomial_digits(
+    signature: KernelSignature, config: KernelConfig, arch: Arch
+) -> Reason | None:
+    """A line through each octave errs less than rounding to e4m3, but more than to 16 bits."""
+    degree, dtype = config.exp2_poly_degree, signature.dtype
+    if not config.exp2_poly_fraction or degree >= LEAST_DEGREE_16_BIT or dtype is DType.E4M3:
+        return None
+    message = (
+        f"exp2_poly_degree: got {degree}, which errs by up to 6.1 %, allowed in {dtype.value}: "
+        f"{LEAST_DEGREE_16_BIT} or more (0.2 %); raise it"
+    )
+    return Reason("exp2_poly_degree", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -172,6 +188,7 @@ FAMILY = Family(
         _lazy_row_max,
         _whole_products,
         _p_in_registers,
+        _polynomial_digits,
         rescale_threshold,
         pack_gqa,
     ),

@@ -1,6 +1,16 @@
 """Float64 reference attention, and the polynomials that stand in for exp2."""
 
-from fa4gen.numerics.exp2_poly import DEGREES, coefficients, evaluate, max_relative_error
+from fa4gen.numerics.exp2_by_line import exp2_line, line_bias
+from fa4gen.numerics.exp2_poly import DEGREES, LINE, coefficients, evaluate, max_relative_error
 from fa4gen.numerics.reference import attention_fp64
 
-__all__ = ["DEGREES", "attention_fp64", "coefficients", "evaluate", "max_relative_error"]
+__all__ = [
+    "DEGREES",
+    "LINE",
+    "attention_fp64",
+    "coefficients",
+    "evaluate",
+    "exp2_line",
+    "line_bias",
+    "max_relative_error",
+]

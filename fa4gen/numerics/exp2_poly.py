@@ -2,7 +2,8 @@
 
 A kernel splits ``x`` into the nearest integer ``n`` and ``f = x - n``, evaluates the polynomial by
 Horner's rule with FMA in float32, and adds ``n`` to the exponent. The constant term is exactly 1,
-so ``f == 0`` gives exactly ``2 ** n`` and a row's own maximum weighs exactly 1.
+so ``f == 0`` gives exactly ``2 ** n`` and a row's own maximum weighs exactly 1. Degree 1 is no
+such polynomial but the line of :mod:`fa4gen.numerics.exp2_by_line`.
 
 The data file is made by :mod:`fa4gen.numerics.fit_exp2`.
 """
@@ -17,11 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fa4gen.core.errors import UnknownName
+from fa4gen.numerics import exp2_by_line
 
 _DATA = Path(__file__).parent / "exp2_poly.toml"
 
-DEGREES = (1, 2, 3, 4, 5)
+DEGREES = (2, 3, 4, 5)
 """Degrees there are coefficients for."""
+
+LINE = 1
+"""The degree that has none: a line through each octave."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -36,12 +41,12 @@ def coefficients(degree: int) -> tuple[float, ...]:
 
 
 def max_relative_error(degree: int) -> float:
-    """Largest relative error over all float32 in ``[-0.5, 0.5]``, float32 rounding included.
+    """Largest relative error of ``2 ** x`` as kernels compute it, float32 rounding included.
 
     Raises:
         UnknownName: no polynomial of this degree.
     """
-    return _load(degree)[1]
+    return exp2_by_line.MAX_RELATIVE_ERROR if degree == LINE else _load(degree)[1]
 
 
 def evaluate(f: Float32Array, terms: tuple[float, ...]) -> Float32Array:

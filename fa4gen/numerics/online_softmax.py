@@ -24,7 +24,8 @@ import numpy.typing as npt
 from fa4gen.core.dtypes import DType
 from fa4gen.numerics.approx import ex2
 from fa4gen.numerics.arrays import F32, F64, Mask
-from fa4gen.numerics.exp2_poly import coefficients, evaluate
+from fa4gen.numerics.exp2_by_line import exp2_line
+from fa4gen.numerics.exp2_poly import LINE, coefficients, evaluate
 
 LEAST_EXPONENT = -126.0
 """Below this the polynomial's exponent is clamped; the result is a negligible positive number."""
@@ -79,6 +80,8 @@ def exp2_polynomial(x: F32, degree: int) -> F32:
     Raises:
         UnknownName: no polynomial of this degree.
     """
+    if degree == LINE:
+        return exp2_line(x)
     clamped = np.maximum(x, np.float32(LEAST_EXPONENT))
     rounded = clamped + _ROUNDING
     rest = clamped - (rounded - _ROUNDING)

@@ -10,6 +10,7 @@ from fa4gen.core.config import KernelConfig, MmaOrder
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility.sm100_footprint import rows_per_cta
 from fa4gen.hardware import Arch
+from fa4gen.numerics.exp2_poly import LINE
 from fa4gen.perf import sm100_calibration as cal
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost, rescale_share
 
@@ -26,6 +27,10 @@ SLOTS_PER_ROW = 60.0
 POLYNOMIAL_EXTRA_SLOTS = 9.0
 """Issue slots of two polynomial exponentials besides one packed FMA per degree: two clamps, round
 to integer, fraction (2), two shifts and two adds. Source: counted from the template."""
+
+LINE_EXTRA_SLOTS = 4.0
+"""The same of two exponentials by a line (degree 1): two clamps, two shifts that add. Source: as
+above."""
 
 MASK_SLOTS_PER_ELEMENT = 1.0
 """A select by a bit of a mask. Source: counted from the template."""
@@ -59,12 +64,14 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     itemsize = signature.dtype.itemsize
     elements, pairs = rows * tile_n, rows * tile_n / 2
     fraction = config.exp2_poly_fraction
-    polynomial = config.exp2_poly_degree + POLYNOMIAL_EXTRA_SLOTS
+    degree, line = config.exp2_poly_degree, config.exp2_poly_degree == LINE
+    polynomial = degree + (LINE_EXTRA_SLOTS if line else POLYNOMIAL_EXTRA_SLOTS)
     fixed = SLOTS_PER_PAIR - (0.5 if config.fused_row_max else 0.0)
     slots = pairs * (fixed + 2 * (1.0 - fraction) + fraction * polynomial) + rows * SLOTS_PER_ROW
-    alu = pairs * (ALU_SLOTS_PER_PAIR - (0.5 if config.fused_row_max else 0.0) + 6 * fraction)
+    alu = pairs * (ALU_SLOTS_PER_PAIR - (0.5 if config.fused_row_max else 0.0))
+    alu += pairs * fraction * (4 if line else 6)
     # A packed FMA is two lanes' work.
-    fma = elements * (2.0 + fraction * (config.exp2_poly_degree + 3))
+    fma = elements * (2.0 + fraction * (degree + (0 if line else 3)))
     kv_bytes = tile_n * (head_dim + head_dim_v) * itemsize
     # Each 128-row product reads its Q once and all of K and V; a pair of CTAs reads half of both.
     q_bytes = config.tile_m * head_dim * itemsize

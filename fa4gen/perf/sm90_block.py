@@ -16,6 +16,7 @@ from fa4gen.feasibility.sm90_footprint import (
     num_consumer_warpgroups,
 )
 from fa4gen.hardware import Arch
+from fa4gen.numerics.exp2_poly import LINE
 from fa4gen.perf import calibration as cal
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost, rescale_share
 
@@ -42,6 +43,10 @@ address and stmatrix for 512 bytes. Source: counted in the SASS, as above."""
 POLYNOMIAL_EXTRA_SLOTS = 5
 """Issue slots of a polynomial exponential besides one FMA per degree: round to integer (2),
 fraction, shift, add to the exponent. Source: counted from the template."""
+
+LINE_SLOTS = 2
+"""The same of a line through each octave (degree 1): an FMA and a shift with an addition; that
+which clamps scales as well. Source: as above."""
 
 COMFORTABLE_BOOKKEEPING_REGS = BOOKKEEPING_REGS
 """Registers besides accumulators from which on nothing spills that is felt."""
@@ -102,10 +107,12 @@ def _pipes(signature: KernelSignature, config: KernelConfig, arch: Arch) -> dict
     itemsize = signature.dtype.itemsize
     elements = tile_m * tile_n
     fraction = config.exp2_poly_fraction
-    polynomial_slots = config.exp2_poly_degree + POLYNOMIAL_EXTRA_SLOTS
+    degree = config.exp2_poly_degree
+    polynomial_slots = LINE_SLOTS if degree == LINE else degree + POLYNOMIAL_EXTRA_SLOTS
+    polynomial_alu_slots = 1.0 if degree == LINE else 2.0
     saved = LAZY_SLOTS_SAVED_PER_ELEMENT if config.lazy_row_max else 0.0
     slots = elements * (SLOTS_PER_ELEMENT - saved + (1.0 - fraction) + fraction * polynomial_slots)
-    alu_slots = elements * (ALU_SLOTS_PER_ELEMENT - saved + 2.0 * fraction)
+    alu_slots = elements * (ALU_SLOTS_PER_ELEMENT - saved + polynomial_alu_slots * fraction)
     kv_bytes = tile_n * dims * itemsize
     turned_bytes = 0
     if signature.dtype is DType.E4M3:

@@ -13,6 +13,7 @@ from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import KernelSignature
 from fa4gen.feasibility import check
 from fa4gen.hardware import load_arch
+from fa4gen.numerics import LINE, line_bias
 from fa4gen.space import space_for
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -78,3 +79,17 @@ def test_kernel_opens_with_its_knobs_and_has_short_functions(name: str) -> None:
             length = (node.end_lineno or 0) - node.lineno
             assert length < 150, node.name
             assert ast.get_docstring(node) or node.name == "tensor", node.name
+
+
+@pytest.mark.parametrize(("name", "start"), [("sm90_fwd_e4m3", -112.0), ("sm100_fwd_dense", 0.0)])
+def test_the_line_through_each_octave_has_its_bias(name: str, start: float) -> None:
+    """The arithmetic of a rendered file, which needs no fa4gen, is that of the numerics."""
+    arch_name, signature, config = CASES[name]
+    config = config.vary({"exp2_poly_fraction": 0.5, "exp2_poly_degree": LINE})
+    source = render(signature, config, load_arch(arch_name)).source
+    lines = [line for line in source.splitlines() if line.startswith("LINE_")]
+    values: dict[str, float] = {}
+    exec("\n".join(lines), {}, values)
+    assert values["LINE_BIAS"] % 2**32 == line_bias(start)
+    assert values.get("LINE_START", 0.0) == start
+    assert "EXP2_COEFFICIENTS" not in source

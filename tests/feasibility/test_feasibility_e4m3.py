@@ -14,6 +14,7 @@ from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.feasibility import canonicalise, check, smem_bytes
 from fa4gen.feasibility.sm90_footprint import accumulator_regs
 from fa4gen.hardware import load_arch
+from fa4gen.numerics import LINE, max_relative_error
 from fa4gen.space import space_for
 
 SM90, SM100 = load_arch("sm90"), load_arch("sm100")
@@ -88,6 +89,21 @@ def test_refusals_say_why(knobs: dict[str, Any], message: str) -> None:
     assert refusals(HD128, **knobs) == [message]
     assert not check(replace(HD128, dtype=DType.E4M3), KernelConfig(**knobs), SM90)
     assert check(replace(HD128, dtype=DType.BF16), KernelConfig(**knobs), SM90)
+
+
+def test_a_line_through_each_octave_is_for_8_bits_only() -> None:
+    line = {"exp2_poly_fraction": 0.5, "exp2_poly_degree": LINE}
+    assert not refusals(HD128, **line)
+    wide = replace(HD128, dtype=DType.BF16)
+    assert refusals(wide, **line) == [
+        "exp2_poly_degree: got 1, which errs by up to 6.1 %, allowed in bf16: 2 or more (0.2 %); "
+        "raise it"
+    ]
+    assert [f"{max_relative_error(degree):.1%}" for degree in (LINE, 2)] == ["6.1%", "0.2%"]
+    config = KernelConfig(**line)
+    assert canonicalise(wide, config, SM90).exp2_poly_degree == 2
+    assert canonicalise(HD128, config, SM90).exp2_poly_degree == LINE
+    assert not refusals(wide, exp2_poly_fraction=0.0, exp2_poly_degree=LINE)
 
 
 def test_blackwell_refuses_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import fa4gen.numerics
 from fa4gen.core.errors import UnknownName
-from fa4gen.numerics import DEGREES, coefficients, evaluate, max_relative_error
+from fa4gen.numerics import DEGREES, LINE, coefficients, evaluate, max_relative_error
 from fa4gen.numerics.fit_exp2 import float32_error, minimax, octave
 
 STRIDE = 127
@@ -53,10 +53,11 @@ def test_fit_equioscillates(degree: int) -> None:
 
 
 def test_more_terms_err_less_and_two_suffice_for_bf16() -> None:
-    errors = [max_relative_error(degree) for degree in DEGREES]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[1] < 2.0**-8  # what rounding P to bf16 may cost
-    assert errors[2] < 2.0**-11  # the same for fp16
+    errors = {degree: max_relative_error(degree) for degree in (LINE, *DEGREES)}
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert errors[LINE] < 2.0**-4  # what rounding P to e4m3 may cost
+    assert errors[2] < 2.0**-8  # the same for bf16
+    assert errors[3] < 2.0**-11  # and for fp16
 
 
 def test_the_readable_copy_in_the_file_is_the_same() -> None:
@@ -73,6 +74,7 @@ def test_octave_covers_both_signs_and_its_ends() -> None:
     assert np.abs(f).min() == 0.25
 
 
-def test_unknown_degree() -> None:
-    with pytest.raises(UnknownName, match="7"):
-        coefficients(7)
+@pytest.mark.parametrize("degree", [0, LINE, 7])
+def test_unknown_degree(degree: int) -> None:
+    with pytest.raises(UnknownName, match=str(degree)):
+        coefficients(degree)

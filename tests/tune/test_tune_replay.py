@@ -91,14 +91,15 @@ def test_values_outside_the_space_are_named(sweep):
 def test_samplers_on_measured_times():
     """40 recorded configurations, so few that guessing is as good as learning.
 
-    Two of them are within 3 % of the best, so half of the sweep, drawn blindly, holds one in three
-    of four runs; of 15 that is less than 7 once in a hundred times.
+    Two of them are within 3 % of the best. With 40 seeds 20 random draws found one of them 24 and
+    25 times, TPE, which tries neighbours of what it saw first, 18 and 19 times; at that rate fewer
+    than 3 of 15 runs find one once in a hundred times.
     """
     measured = read_sweep(str(MEASURED))
     one = replace(measured, problems=measured.problems[:1])
     for score in score_samplers(one, ["tpe", "random"], seeds=range(15), trials=20, tolerance=0.03):
         found = [trials for trials in score.trials_to if trials is not None]
-        assert len(found) >= 7
+        assert len(found) >= 3
         assert max(found) <= 20
         assert min(score.regret) < 0.03
 
