@@ -14,7 +14,7 @@ from fa4gen.perf.block import block_cost
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost
 from fa4gen.perf.work import Work, count_work
 
-MODEL_VERSION = "4"
+MODEL_VERSION = "5"
 """Stored with every modelled number; raise it with any change of a prediction."""
 
 DRAM_EFFICIENCY = 0.88
