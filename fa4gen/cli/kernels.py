@@ -68,17 +68,25 @@ def by_hand(
 ) -> KernelConfig:
     """As :func:`knobs`, and able to run.
 
+    Where that takes it, knobs that are not named follow: registers a tile, turns the consumers, the
+    scheduler splits of the keys.
+
     Raises:
         NoFeasibleKernel: it cannot; with every reason.
     """
-    from fa4gen.feasibility import check
+    from fa4gen.feasibility import canonicalise, check
 
     config = knobs(base, words)
     verdict = check(problem.signature, config, sku.arch)
-    if not verdict:
-        reasons = "; ".join(reason.message for reason in verdict.reasons)
-        raise NoFeasibleKernel(f"{problem} on {sku.name}: {reasons}")
-    return config
+    if verdict:
+        return config
+    followed = canonicalise(problem.signature, config, sku.arch)
+    named = {word.partition("=")[0] for word in words}
+    kept = not named & set(followed.differences(config))
+    if kept and check(problem.signature, followed, sku.arch):
+        return followed
+    reasons = "; ".join(reason.message for reason in verdict.reasons)
+    raise NoFeasibleKernel(f"{problem} on {sku.name}: {reasons}")
 
 
 def _value(name: str, text: str, like: Any) -> Any:

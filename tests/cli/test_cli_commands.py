@@ -120,6 +120,26 @@ def test_render_gives_a_module_with_the_knobs_set(run: Run) -> None:
     assert values["source"]
 
 
+def test_knobs_that_nobody_named_follow_those_set_by_hand(run: Run) -> None:
+    """A default is dynamic and takes turns, which splits and a single consumer cannot."""
+    problem = ("b1", "s1x8192", "h32/8", "d128", "--sku", "h200")
+
+    def chosen(*words: str) -> Any:
+        options = [part for word in words for part in ("--set", word)]
+        result = run("render", *problem, *options, "--json")
+        return json.loads(result.stdout)["config"] if result.exit_code == 0 else result.stderr
+
+    split = chosen("num_splits=8", "tile_m=64")
+    assert {k: split[k] for k in ("num_splits", "tile_m", "scheduler", "pingpong")} == {
+        "num_splits": 8,
+        "tile_m": 64,
+        "scheduler": "persistent",
+        "pingpong": False,
+    }
+    refused = chosen("num_splits=8", "scheduler=dynamic")
+    assert "num_splits: got 8 with scheduler dynamic" in " ".join(refused.split())
+
+
 def test_export_writes_the_kernel_that_was_tuned(run: Run, tuned: Any, tmp_path: Path) -> None:
     path = tmp_path / "kernel.py"
     result = run("export", *PROBLEM, "-o", str(path), "--json")
