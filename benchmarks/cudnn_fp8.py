@@ -16,6 +16,11 @@ SCALE_S = 256.0
 """Factor on P before it becomes e4m3, whose largest number is 448."""
 
 
+BF16_OUT_FROM = 10
+"""Compute capability from which fp8 attention may write O in bf16. Source: cudnn-frontend 1.18,
+sdpa_support_surface.h."""
+
+
 class CudnnMissing(Exception):
     """cuDNN's fp8 cannot be run here; the message says why."""
 
@@ -25,7 +30,8 @@ def plan(problem: AttentionProblem, inputs: Inputs, out: Any) -> Callable[[Input
 
     Args:
         inputs: e4m3, for shapes and strides; later ones must have the same.
-        out: bf16 ``(batch, seqlen_q, num_heads_q, head_dim_v)``.
+        out: bf16 ``(batch, seqlen_q, num_heads_q, head_dim_v)``. Before Blackwell cuDNN writes O in
+            e4m3 only, which it then does to a tensor of its own: half the bytes of ours.
 
     Raises:
         CudnnMissing: no module, no library, or no engine for this problem.
@@ -76,9 +82,12 @@ def _plan(
         attn_scale=1 / math.sqrt(problem.head_dim),
         use_causal_mask=problem.causal,
     )
-    by_head = out.transpose(1, 2)
+    own = None
+    if torch.cuda.get_device_capability(out.device)[0] < BF16_OUT_FROM:
+        own = torch.empty(out.shape, dtype=torch.float8_e4m3fn, device=out.device)
+    by_head = (out if own is None else own).transpose(1, 2)
     o.set_output(True).set_dim(list(by_head.shape)).set_stride(list(by_head.stride()))
-    o.set_data_type(kinds.BFLOAT16)
+    o.set_data_type(kinds.BFLOAT16 if own is None else kinds.FP8_E4M3)
     for amax in (amax_s, amax_o):
         amax.set_output(True).set_dim([1] * 4).set_stride([1] * 4).set_data_type(kinds.FLOAT)
     graph.validate()
@@ -97,6 +106,7 @@ def _plan(
     def launch(given: Inputs, target: Any) -> None:
         cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream().cuda_stream)
         named = dict(zip(tensors, (x.transpose(1, 2) for x in given[:3]), strict=True))
-        graph.execute({**named, **numbers, o: target.transpose(1, 2)}, workspace, handle=handle)
+        written = (target if own is None else own).transpose(1, 2)
+        graph.execute({**named, **numbers, o: written}, workspace, handle=handle)
 
     return launch
