@@ -16,7 +16,7 @@ from fa4gen.report.page.gather import gather
 from fa4gen.report.page.peers import COLUMNS, read_peers
 
 RECORDED = (
-    Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "h200-2026-11-21-peers-3.csv"
+    Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "h200-2026-11-21-peers-4.csv"
 )
 GPU, DATE = "NVIDIA H200", "2026-03-04T05:06:07+00:00"
 
@@ -154,6 +154,6 @@ def test_a_line_that_is_too_short_is_an_error(tmp_path: Path) -> None:
 
 def test_the_recorded_file_of_the_repository_reads() -> None:
     table = read_peers([RECORDED])
-    assert len(table.cells) == 73
+    assert len(table.cells) == 79
     # FlashAttention-2 has no kernel where K and V differ in head_dim.
     assert {len(cell.peers) for cell in table.cells.values()} == {2, 3}
