@@ -1,14 +1,15 @@
 """Online softmax attention of one head in NumPy, step by step as the forward kernels compute it.
 
 Notation: Q ``(seqlen_q, head_dim)``, K ``(seqlen_k, head_dim)``, V ``(seqlen_k, head_dim_v)``, all
-16-bit values held as float32; S the scores; P the weights, relative to the row maximum in use.
+16-bit or e4m3 values held as float32; S the scores; P the weights, relative to the row maximum in
+use.
 
 What a kernel decides is here as it decides it: KV blocks from last to first, float32 scores, the
 maximum that goes stale under a rescale threshold, ``scale * S - scale * max`` in one FMA,
-polynomial or MUFU column by column, P rounded to 16 bits before PV, O rescaled block by block. What
-hardware leaves open is idealised: the tensor core's products and sums are rounded to float32 once a
-block, the MUFU is the model of :mod:`fa4gen.numerics.approx` (hardware: within 2 ulp), and a row is
-summed in NumPy's order.
+polynomial or MUFU column by column, P rounded to its type before PV (e4m3: lifted first), O
+rescaled block by block. What hardware leaves open is idealised: the tensor core's products and sums
+are rounded to float32 once a block, the MUFU is the model of :mod:`fa4gen.numerics.approx`
+(hardware: within 2 ulp), and a row is summed in NumPy's order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ LEAST_EXPONENT = -126.0
 _ROUNDING = np.float32(1.5 * 2**23)
 """Adding it to a float32 of moderate size rounds that to an integer."""
 
-_STORAGE: dict[DType, npt.DTypeLike] = {DType.BF16: ml_dtypes.bfloat16, DType.FP16: np.float16}
+E4M3_PEAK_LOG2 = 8.0
+"""In e4m3 P is lifted: under the most stale maximum it reaches 2 ** 8 (the type ends at 448).
+Source: templates/sm90/fwd.py.j2."""
+
+_STORAGE: dict[DType, npt.DTypeLike] = {
+    DType.BF16: ml_dtypes.bfloat16,
+    DType.FP16: np.float16,
+    DType.E4M3: ml_dtypes.float8_e4m3fn,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,12 @@ class SoftmaxRecipe:
     rescale_threshold_log2: float
     """Growth of the row maximum, in log2 units, up to which the old one stays; 0 is always new."""
     dtype: DType
-    """Of P and O."""
+    """Of P."""
+
+    @property
+    def lift_log2(self) -> float:
+        """What is added to the exponents of P, and taken from the LSE again."""
+        return E4M3_PEAK_LOG2 - self.rescale_threshold_log2 if self.dtype is DType.E4M3 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +70,11 @@ class KernelResult:
     """What a kernel of a recipe gives, and the weights on the way."""
 
     o: F32
-    """``(seqlen_q, head_dim_v)``, rounded to 16 bits."""
+    """``(seqlen_q, head_dim_v)``, rounded to the output's type."""
     lse: F32
     """``(seqlen_q,)``, natural logarithm."""
     p: F32
-    """``(seqlen_q, seqlen_k)``: P before it is rounded to 16 bits."""
+    """``(seqlen_q, seqlen_k)``: P before it is rounded to its type."""
     exponent: F32
     """The same shape: the float32 number whose exponential ``p`` is; -inf where nothing is seen."""
     exact_exponent: F64
@@ -128,15 +142,17 @@ def attention_as_kernel(
         if not np.isfinite(s).any():
             continue
         factor = state.new_maximum(s, scale, recipe.rescale_threshold_log2)
-        offset = state.base * scale
+        offset = state.base * scale - np.float32(recipe.lift_log2)
         exponent[:, block] = _fma(s, scale, -offset)
         exact[:, block] = (s.astype(np.float64) - state.base[:, None]) * float(scale)
+        exact[:, block] += recipe.lift_log2
         p[:, block] = _exponentials(exponent[:, block], recipe)
         state.accumulate(p[:, block], v[block], factor, recipe.dtype)
         rescaled, blocks = rescaled + int((factor < 1).sum()), blocks + 1
     with np.errstate(divide="ignore"):
         lse_log2 = state.row_max * scale + np.log2(state.row_sum)
-    o = round_to(state.o * (np.float32(1) / state.row_sum)[:, None], recipe.dtype)
+        lse_log2 -= np.float32(recipe.lift_log2)
+    o = round_to(state.o * (np.float32(1) / state.row_sum)[:, None], recipe.dtype.out)
     share = (rescaled - rows) / max(1, rows * (blocks - 1))  # the first factor is always 0
     lse = (lse_log2 * np.float32(math.log(2))).astype(np.float32)
     return KernelResult(o, lse, p, exponent, exact, max(0.0, share))

@@ -41,7 +41,7 @@ LEAST_WEIGHT = 2.0**-24
 """Weights below this are left out of the ulp of P: they do not reach a float32 sum that has a
 weight of 1 in it, and the polynomial's clamp would be counted as millions of their ulp."""
 
-_FORMATS = {DType.BF16: (7, -126), DType.FP16: (10, -14)}
+_FORMATS = {DType.BF16: (7, -126), DType.FP16: (10, -14), DType.E4M3: (3, -6)}
 """Bits after the point and least normal exponent."""
 _FLOAT32 = (23, -126)
 
@@ -67,8 +67,8 @@ MEASURES: dict[str, Measure] = {
         Measure("o_rms", "RMS error of O", "Against float64 attention, absolute."),
         Measure("o_max", "largest error of O", "Against float64 attention, absolute."),
         Measure("lse_max", "largest error of the LSE (nat)", "Against float64 attention."),
-        Measure("p_mean_ulp", "mean error of P (ulp of its 16-bit type)", "P as PV reads it."),
-        Measure("p_max_ulp", "largest error of P (ulp of its 16-bit type)", "P as PV reads it."),
+        Measure("p_mean_ulp", "mean error of P (ulp of its type)", "P as PV reads it."),
+        Measure("p_max_ulp", "largest error of P (ulp of its type)", "P as PV reads it."),
         Measure("p32_mean_ulp", "mean error of exp2 (ulp of float32)", "Before P is rounded."),
         Measure("p32_max_ulp", "largest error of exp2 (ulp of float32)", "Before P is rounded."),
     )
@@ -99,14 +99,14 @@ class AccuracyLab:
         seed: of the inputs.
 
     Raises:
-        ProblemError: a type whose P has not 16 bits.
+        ProblemError: a type that no kernel rounds P to.
     """
 
     def __init__(self, problem: AttentionProblem, arch: Arch, seed: int = 0) -> None:
         if problem.dtype not in _FORMATS:
             raise ProblemError(
                 f"dtype: got {problem.dtype.value}, allowed in a study of accuracy: "
-                f"{', '.join(_FORMATS)}, whose exp2 rounding of P does not hide"
+                f"{', '.join(_FORMATS)}, which P is rounded to"
             )
         self._problem, self._arch, self._seed = problem, arch, seed
         self._known: dict[SoftmaxRecipe, Figures] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fa4gen.core.config import KernelConfig, KnobValue
+from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import ResourceError
 from fa4gen.core.problem import KernelSignature
 
@@ -32,9 +33,10 @@ class PeerPoint:
     """The mask it holds for; ``None`` for both."""
 
     def belongs(self, signature: KernelSignature, arch_name: str) -> bool:
-        """Whether they would use it there."""
+        """Whether they would use it there: all are choices for kernels of 16 bits."""
         return (
             arch_name in self.archs
+            and signature.dtype is not DType.E4M3
             and self.head_dim_min <= signature.head_dim_padded <= self.head_dim_max
             and self.causal in (None, signature.causal)
         )

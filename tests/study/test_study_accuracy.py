@@ -10,6 +10,7 @@ from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.hardware import Sku
+from fa4gen.numerics import LINE, max_relative_error
 from fa4gen.space import space_for
 from fa4gen.study.accuracy import MEASURES, RESCALED, AccuracyLab
 from fa4gen.study.grid import Grid, make_grid
@@ -65,6 +66,34 @@ def test_degree_3_is_felt_in_fp16(sku: Sku, problem: AttentionProblem, grid: Gri
     cubic = lab.of(grid.make({"exp2_poly_fraction": 0.5, "exp2_poly_degree": 3}))
     assert 0.6 < cubic["p_max_ulp"] < 0.75
     assert cubic["o_error_ratio"] > 1.005
+
+
+def test_in_e4m3_rounding_hides_a_polynomial_and_most_of_a_line(
+    sku: Sku, problem: AttentionProblem
+) -> None:
+    narrow = replace(problem, dtype=DType.E4M3)
+    lab, default = AccuracyLab(narrow, sku.arch), space_for("sm90").default(narrow.signature)
+    plain, degree_2, line = [
+        lab.of(
+            default.vary(
+                {
+                    "exp2_poly_fraction": share,
+                    "exp2_poly_degree": degree,
+                    "rescale_threshold_log2": 0.0,
+                    "lazy_row_max": False,
+                }
+            )
+        )
+        for share, degree in ((0.0, 3), (0.5, 2), (0.5, 1))
+    ]
+    assert plain["o_error_ratio"] == pytest.approx(1.0)
+    assert plain["p_max_ulp"] < 0.51
+    assert plain["lse_max"] < 1e-4
+    assert degree_2["o_error_ratio"] == pytest.approx(1.0, abs=0.01)
+    # A line is up to 0.086 of a power of two off, and an ulp an eighth of it; rounding adds a half.
+    assert 1.1 < line["p_max_ulp"] < 8 * 0.0861 + 0.5
+    assert 1.1 < line["o_error_ratio"] < 1.6
+    assert 0.01 < line["lse_max"] < max_relative_error(LINE)
 
 
 def test_a_threshold_rescales_less_and_costs_accuracy(lab: AccuracyLab, grid: Grid) -> None:

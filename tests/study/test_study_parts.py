@@ -92,6 +92,12 @@ def test_flash_attention_4s_point_is_the_default_on_blackwell(head_dim: int, cau
         )
 
 
+def test_no_peers_choice_for_16_bits_stands_beside_8() -> None:
+    wide = KernelSignature(DType.BF16, 128, 128, False, 1)
+    assert peer_points(wide, "sm90")
+    assert not peer_points(replace(wide, dtype=DType.E4M3), "sm90")
+
+
 @pytest.mark.parametrize("name", ["h200", "b200", "b300"])
 def test_peers_are_in_every_split(name: str, problem: AttentionProblem) -> None:
     plan = exp2_split_plan(replace(problem, head_dim=128, head_dim_v=128), load_sku(name).arch)
