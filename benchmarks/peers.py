@@ -1,6 +1,6 @@
 """fa4gen's tuned kernels beside flash-attn-4, cuDNN and FlashAttention-2, in one process.
 
-    python benchmarks/peers.py --out peers.csv [--group GROUP] [--workload FILE]
+    python benchmarks/peers.py --out peers.csv [--group GROUP] [--workload FILE] [--triton]
     python benchmarks/plot_peers.py peers.csv peers.png
 
 In each cell all kernels are timed in interleaved rounds on the same rotating inputs, as CUDA
@@ -8,7 +8,8 @@ graphs, under sustained load; a ratio is taken inside a round. Before that the f
 checked against float64 on fresh random inputs, with poisoned outputs. Two more take part that are
 no peers: fa4gen's default kernel, where the table picks another (what tuning is worth), and in
 decode a copy that moves as many bytes as K and V have, on the same rotating inputs (what the memory
-gives in so short a time).
+gives in so short a time). With --triton torch's compiled FlexAttention takes part, which takes some
+seconds to compile for each cell.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flex_peer import flex
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -125,7 +127,9 @@ def kv_bytes(problem: AttentionProblem) -> int:
     return problem.dtype.itemsize * rows * columns
 
 
-def contestants(problem: AttentionProblem, sku: Sku, sets: list[Inputs]) -> dict[str, Attention]:
+def contestants(
+    problem: AttentionProblem, sku: Sku, sets: list[Inputs], triton: bool
+) -> dict[str, Attention]:
     """Every kernel that claims the problem, and what it is measured by; fa4gen first."""
     causal = problem.causal
     found: dict[str, Attention] = {
@@ -139,6 +143,8 @@ def contestants(problem: AttentionProblem, sku: Sku, sets: list[Inputs]) -> dict
         print(f"flash-attn-4 left out: {type(error).__name__}: {error}", file=sys.stderr)
     else:
         found["fa4-cute"] = lambda q, k, v: fa4_cute(q, k, v, causal=causal)
+    if triton:
+        found["triton"] = flex(problem, str(sets[0].q.device))
     if selected(problem) != space_for(sku.arch.name).default(problem.signature):
         found[DEFAULT] = default_kernel(problem, sku)
     if group_of(problem) == "decode":
@@ -189,7 +195,9 @@ def exp2_error(config: KernelConfig) -> float:
     return max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
 
 
-def timed(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> tuple[list[str], Samples]:
+def timed(
+    problem: AttentionProblem, bench: Bench, device: CudaDevice, triton: bool
+) -> tuple[list[str], Samples]:
     """Names of the kernels of one cell and their samples, in interleaved rounds."""
     itemsize = problem.dtype.itemsize
     set_bytes = (
@@ -202,7 +210,7 @@ def timed(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> tuple[
     )
     buffers = buffers_past_l2(set_bytes, device.identity.l2_bytes, most=16)
     sets = [make_inputs(problem, Distribution.NORMAL, i, device.name) for i in range(buffers)]
-    attentions = usable(contestants(problem, device_sku(device), sets), sets[0])
+    attentions = usable(contestants(problem, device_sku(device), sets, triton), sets[0])
     launches = [(lambda i, run=run: run(*sets[i % buffers][:3])) for run in attentions.values()]
     return list(attentions), interleave(launches, PLAN, bench, buffers=buffers)
 
@@ -212,10 +220,12 @@ def device_sku(device: CudaDevice) -> Sku:
     return sku_for_gpu(device.identity.gpu_name, device.identity.sm_count)
 
 
-def rows_of(problem: AttentionProblem, bench: Bench, device: CudaDevice) -> Iterator[Row]:
+def rows_of(
+    problem: AttentionProblem, bench: Bench, device: CudaDevice, triton: bool
+) -> Iterator[Row]:
     """Check, time, and give one row for each kernel."""
     error = checked(problem, device)
-    names, samples = timed(problem, bench, device)
+    names, samples = timed(problem, bench, device, triton)
     ours = samples.times_us[0]
     for name, times in zip(names, samples.times_us, strict=True):
         timing = summarise(ours, times)
@@ -297,6 +307,7 @@ def main() -> int:
     parser.add_argument(
         "--group", choices=("grid", "gqa", "latent", "ragged", "decode"), help="only these cells"
     )
+    parser.add_argument("--triton", action="store_true", help="compiled FlexAttention as well")
     options = parser.parse_args()
     problems = [
         problem
@@ -312,7 +323,7 @@ def main() -> int:
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = None
         for problem in problems:
-            cell = list(rows_of(problem, bench, device))
+            cell = list(rows_of(problem, bench, device, options.triton))
             rows += cell
             for row in cell:
                 line = {**columns(row), "gpu": device.identity.gpu_name, "date": stamp}

@@ -20,7 +20,13 @@ import matplotlib
 matplotlib.use("Agg")  # a file is all we want; there may be no display
 from matplotlib import pyplot as plt
 
-COLOURS = {"fa4gen": "#d1495b", "fa4-cute": "#2e86ab", "cudnn": "#76b041", "fa2": "#9a9a9a"}
+COLOURS = {
+    "fa4gen": "#d1495b",
+    "fa4-cute": "#2e86ab",
+    "cudnn": "#76b041",
+    "fa2": "#9a9a9a",
+    "triton": "#e0a030",
+}
 DEFAULT, COPY = "fa4gen-default", "copy"
 Line = dict[str, str]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fa4gen.core.dtypes import DType
 from fa4gen.core.outcome import Source
 from fa4gen.evaluate.replay import ReplayEvaluator, read_sweep
 
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 TRIALS = ROOT / "tests" / "recorded" / "h200_trials.jsonl.gz"
 """Of the tuner, of the first template whose warpgroups skip blocks; see make_trials.py there."""
+
+
+FULL = TRIALS.with_name("h200_full_sweeps.jsonl.gz")
+"""``fa4gen study`` over every value of some knobs, template ``f9317a16``: docs/measurements.md."""
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +79,18 @@ def test_kernels_that_skip_blocks(benchmark: ModuleType, monkeypatch: pytest.Mon
 
     assert of_causal(now, "rank_correlation") > of_causal(without, "rank_correlation") + 0.04
     assert of_causal(now, "own_error") < of_causal(without, "own_error") - 0.02
+
+
+def test_full_sweeps(benchmark: ModuleType) -> None:
+    """Every kernel of some knobs: all tiles of two problems, all exponentials of two in e4m3."""
+    sweep = read_sweep(FULL)
+    assert {each.provenance.template_hash for each in sweep.results.values()} == {
+        "f9317a16f4762c16"
+    }
+    scores = benchmark.scores(FULL)
+    assert sorted(score.pairs for score in scores) == [49, 49, 90, 164]
+    for score in scores:
+        assert score.rank_correlation >= 0.9
+        assert score.regret <= 0.01  # what the best of the model's first five loses
+        if score.problem.dtype is not DType.E4M3:  # whose times nothing was fitted to
+            assert score.median_error <= 0.06
