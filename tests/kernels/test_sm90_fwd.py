@@ -79,6 +79,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {"lazy_row_max": False, "rescale_threshold_log2": 0.0},
         Distribution.GROWING,
     ),
+    # The same without overlap: the products stand right before the fence of PV.
+    "maxima of every block, no overlap": (
+        {"head_dim": 64},
+        {
+            "lazy_row_max": False,
+            "rescale_threshold_log2": 0.0,
+            "intra_warpgroup_overlap": False,
+        },
+        Distribution.GROWING,
+    ),
     "two buffers of P, one pass and a block over": (
         {"head_dim": 64, "seqlen_q": 100, "seqlen_k": 370},
         {"tile_m": 128, "tile_n": 80, "p_buffers": 2},
