@@ -31,7 +31,7 @@ from fa4gen.evaluate.emulated import (
 )
 from fa4gen.feasibility import check
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import LINE, max_relative_error
 from fa4gen.ptx.host import CompiledHost
 from fa4gen.space import space_for
 
@@ -102,12 +102,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {**ONE_WARPGROUP, "exp2_poly_fraction": 1.0, "exp2_poly_degree": 1},
         Distribution.LARGE,
     ),
-    # Nothing but the first Q holds up the warps that turn V over, two tiles ahead.
-    "tiles of a single block": (
-        {**ONE_HEAD, "head_dim": 64, "seqlen_q": 180, "seqlen_k": 40, "causal": True},
-        {**ONE_WARPGROUP, "tile_n": 64},
-        Distribution.NORMAL,
-    ),
     "splits, some without a key": (
         {"head_dim": 64, "seqlen_q": 3, "seqlen_k": 200, "num_heads_q": 8, "causal": True},
         {**DECODE, "num_splits": 4},
@@ -158,6 +152,31 @@ def test_kernels_are_right_when_copies_and_products_end_at_random(name: str) -> 
     problem = problem_of(sizes)
     found = emulated(problem, rendered(problem, tuple(knobs.items())), distribution)
     assert found.ok, (found.accuracies, found.report.findings[:2])
+
+
+def test_the_warps_that_turn_v_over_wait_for_their_first_tile() -> None:
+    """Tiles of a single block, so that nothing but the first Q, which comes late, holds them up."""
+    problem = problem_of(
+        {**ONE_HEAD, "head_dim": 64, "seqlen_q": 465, "seqlen_k": 69, "causal": True}
+    )
+    kernel = rendered(problem, (("num_kv_stages", 2),))
+    wait = "    tile = tile_of(grid, bar, q_place)\n    while"
+    assert wait in kernel.source
+    hasty = replace(
+        kernel,
+        source=kernel.source.replace(wait, "    tile = grid.cta\n    while"),
+        module_name=f"{kernel.module_name}_hasty",
+    )
+    trial, error = Trial(problem, seed=1, num_sms=1), max_relative_error(LINE)
+    for tried, right in ((kernel, True), (hasty, False)):
+        found = emulate_attention(
+            built(tried),
+            trial,
+            policies=("lazy",),
+            workspace=workspace_of(tried),
+            exp2_error=error,
+        )
+        assert found.ok is right, found.report.findings[:2]
 
 
 def test_every_order_of_completion_gives_the_same() -> None:
