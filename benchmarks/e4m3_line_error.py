@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from fa4gen.core.config import KernelConfig
@@ -27,6 +26,7 @@ from fa4gen.evaluate.gpu_check import Inputs, Kernel, make_inputs, run_case, sof
 from fa4gen.evaluate.gpu_reference import reference
 from fa4gen.hardware import load_arch
 from fa4gen.numerics import LINE, exp2_line, max_relative_error
+from fa4gen.numerics.online_softmax import E4M3_PEAK_LOG2
 from fa4gen.space import space_for
 from fa4gen.study.columns import polynomial_columns
 
@@ -36,18 +36,25 @@ ARCH = load_arch("sm90")
 MEAN_RIGHT = math.log2(1.5 * math.log(2))
 """Octaves by which the line is moved for a sum over an octave to be that of ``2 ** x``."""
 
+
+def by_line(x: Any) -> Any:
+    """:func:`fa4gen.numerics.exp2_line` of a float32 tensor."""
+    return torch.from_numpy(exp2_line(x.numpy()))
+
+
 LINES: dict[str, tuple[float, Exp2]] = {
     "no line": (0.0, torch.exp2),
-    "line, half": (0.5, lambda x: torch.from_numpy(exp2_line(x.numpy()))),
-    "line, all": (1.0, lambda x: torch.from_numpy(exp2_line(x.numpy()))),
-    "moved, half": (0.5, lambda x: torch.from_numpy(exp2_line(x.numpy() - np.float32(MEAN_RIGHT)))),
+    "line, half": (0.5, by_line),
+    "line, all": (1.0, by_line),
+    "moved, half": (0.5, lambda x: by_line(x - MEAN_RIGHT)),
 }
 """Share of the columns with it, and what it makes of their exponents."""
 
 
 def row_blocks(scores: Any, values: Any, config: KernelConfig, line: Exp2) -> tuple[Any, Any, Any]:
     """O not yet divided, row sums and bases of ``scores`` (log2 units), as a kernel has them."""
-    shift, threshold = 8.0 - config.rescale_threshold_log2, config.rescale_threshold_log2
+    threshold = config.rescale_threshold_log2
+    shift = E4M3_PEAK_LOG2 - threshold
     columns = torch.tensor(polynomial_columns(config, ARCH) if config.exp2_poly_fraction else ())
     row_max = torch.full(scores.shape[:1], -math.inf)
     row_sum, o = torch.zeros_like(row_max), torch.zeros(len(scores), values.shape[1])
@@ -95,9 +102,8 @@ def errors(problem: AttentionProblem, launch: Kernel, inputs: Inputs) -> tuple[f
     wanted = reference(inputs, False, scale, slices)
     o = torch.stack([out[b, :, h] for b, h in slices]).double()
     bias = (torch.stack([lse[b, h] for b, h in slices]).double() - wanted.lse).mean()
-    return float((o - wanted.o).square().mean().sqrt() / wanted.o.square().mean().sqrt()), float(
-        bias
-    )
+    size = wanted.o.square().mean().sqrt()
+    return float((o - wanted.o).square().mean().sqrt() / size), float(bias)
 
 
 class _Outputs:

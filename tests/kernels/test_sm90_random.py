@@ -1,6 +1,6 @@
 """Random Hopper kernels on random small problems in the emulator: no race, right against float64.
 
-They found what no chosen case had: warps that ran a tile ahead, and multiplications behind a fence.
+Such draws found multiplications behind a fence, which no chosen case had.
 """
 
 from __future__ import annotations
