@@ -99,11 +99,30 @@ with 152 registers, 4 or 3 % too few: 1.3 to 1.9 times as long."""
 LAUNCH_US = 2.5
 """Least time between the events around an almost empty kernel in a graph. fixed."""
 
-COMBINE_US = 1.8
+COMBINE_US = 1.1
 """What the second kernel of split keys adds, its launch overlapped with the first.
 
-Source: 1.6 to 2.0 us measured on an H200, 2026-11-21, since it takes one trip to memory; 3 to 4 us
-before (docs/measurements.md)."""
+Source: 0.8 to 1.5 us measured on an H200, 2026-11-22, since it fetches its code early; 1.6 to 2.0
+us before (docs/hopper.md)."""
+
+LAST_BLOCK_SHARE = 0.5
+"""Share of a KV block's time that is left when DRAM, where that is the bound, has delivered its
+last byte: K comes before V, so some of the block is done by then.
+
+Source: of 0, 1/2, 1, 3/2 and 2 the one that picks best in 214 trials of decode, measured on an
+H200, 2026-11-21 and 22 (docs/model-calibration.md)."""
+
+RING_TRIP_US = 1.2
+"""From asking DRAM for a block of K and V until its place in the ring can be asked for again, on a
+busy Hopper GPU.
+
+Source: 64 CTAs with rings of 64 KiB read 3.42 to 3.55 TB/s in three problems of decode (1.18 to
+1.23 us), with rings of 128 KiB 3.9, measured on an H200, 2026-11-22 (docs/model-calibration.md)."""
+
+SPLIT_STORE_BYTES_PER_CLK_SM = 14.0
+"""At which an SM stores O of a split, all SMs at the same time.
+
+Source: 33 KB in 1.15 to 1.25 us at 1980 MHz, measured on an H200, 2026-11-22 (docs/hopper.md)."""
 
 CTA_START_CYCLES = 1047.0
 """Starting a CTA: barrier set-up, tensor-map fetch, setmaxnreg. fitted."""

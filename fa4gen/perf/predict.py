@@ -12,16 +12,11 @@ from fa4gen.perf import calibration as cal
 from fa4gen.perf import sm100_calibration
 from fa4gen.perf.block import block_cost
 from fa4gen.perf.cost import L2_LATENCY_CYCLES, BlockCost
+from fa4gen.perf.memory import dram_us, split_us, stream_us
 from fa4gen.perf.work import Work, count_work
 
-MODEL_VERSION = "5"
+MODEL_VERSION = "6"
 """Stored with every modelled number; raise it with any change of a prediction."""
-
-DRAM_EFFICIENCY = 0.88
-"""Share of the stated DRAM bandwidth that reads reach.
-
-Source: measured on an H200, 2026-11-20: 4.15 of 4.8 TB/s for decode, about 4.3 for a copy.
-"""
 
 LATENCY_BOUND_SHARE = 0.35
 """Where even the busiest pipe works less than this share of the time, latency is the bound."""
@@ -74,36 +69,19 @@ def predict(
     share = work.num_run / places
     busy = work.filled_rows * share * block.pipes["mma"] / compute
     clock = clock_mhz or clock_under_load(sku, busy)
-    moved = dram_bytes(problem) + combine_bytes(problem, config)
-    dram_us = moved / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
-    time_us = cal.LAUNCH_US + max(compute / clock, dram_us)
-    if config.num_splits > 1:
-        time_us += cal.COMBINE_US
+    num_tiles = work.num_tiles
+    streamed_us = stream_us(problem, config, sku, num_tiles)
+    streamed_us += cal.LAST_BLOCK_SHARE * block.total / clock
+    time_us = cal.LAUNCH_US + max(compute / clock, streamed_us)
+    time_us += split_us(problem, config, sku, num_tiles, clock)
     breakdown = {pipe: cycles * share for pipe, cycles in block.pipes.items()}
     breakdown["l2"] = block.pipes["l2"] * work.num_loaded / places
-    breakdown["dram"] = dram_us * clock
+    breakdown["dram"] = dram_us(problem, sku) * clock
     busiest = max((pipe for pipe in PIPES if pipe in breakdown), key=breakdown.__getitem__)
     total = time_us * clock
     breakdown |= {"block": block.total, "tile_overhead": overhead, "total": total}
     idle = breakdown[busiest] < LATENCY_BOUND_SHARE * total
     return Prediction(time_us, breakdown, "latency" if idle else busiest, clock)
-
-
-def dram_bytes(problem: AttentionProblem) -> int:
-    """Bytes that must cross the DRAM bus: Q, K, V and O once, and the fp32 LSE."""
-    rows_q = problem.batch * problem.seqlen_q * problem.num_heads_q
-    rows_k = problem.batch * problem.seqlen_k * problem.num_heads_kv
-    read = rows_q * problem.head_dim + rows_k * (problem.head_dim + problem.head_dim_v)
-    written = rows_q * problem.head_dim_v * problem.dtype.out.itemsize
-    return read * problem.dtype.itemsize + written + rows_q * 4
-
-
-def combine_bytes(problem: AttentionProblem, config: KernelConfig) -> int:
-    """Bytes of the workspace of split keys: float32 O and LSE of every split, written and read."""
-    if config.num_splits == 1:
-        return 0
-    rows = problem.batch * problem.seqlen_q * problem.num_heads_q
-    return 2 * 4 * config.num_splits * rows * (problem.head_dim_v + 1)
 
 
 def _tile_overhead(

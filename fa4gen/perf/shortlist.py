@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fa4gen.core.config import KernelConfig
+from fa4gen.core.config import KernelConfig, KnobValue
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import Sku
@@ -16,6 +16,9 @@ from fa4gen.space import SearchSpace
 
 _SEEDS = 24
 """Shapes of the kernel that are carried into the second step of :func:`shortlist`."""
+
+_SMALLEST_TILE = 64
+"""Rows of one consumer warpgroup."""
 
 _SAME_TIME = 1.0 + 1e-9
 """Expected times closer than this factor count as one."""
@@ -46,17 +49,20 @@ def shortlist(
 
     In two steps, since the whole space has some 1e5 feasible configurations: all combinations of
     the knobs that decide feasibility (tiles, stages, registers ...) with the default's other
-    knobs; then, from the best of them, one free knob after the other to its best value. Of
-    configurations with one expected time only the first stays. Empty when nothing is feasible.
+    knobs, in decode with keys split; then, from the best of them, one free knob after the other to
+    its best value. Of configurations with one expected time only the first stays. Empty when
+    nothing is feasible.
     """
     signature = problem.signature
     free = space.free_knobs
     anchor = space.default(signature)
     start: dict[str, Any] = {knob.name: getattr(anchor, knob.name) for knob in free}
+    start |= _splits_that_fill(problem, space, sku)
     bases = space.feasible_bases(signature, sku.arch)
     if not bases:
         return []
-    seeds = rank(problem, (base.vary(start) for base in bases), sku, max(_SEEDS, limit))
+    starts = (canonicalise(signature, base.vary(start), sku.arch) for base in bases)
+    seeds = _distinct(rank(problem, starts, sku))[: max(_SEEDS, limit)]
     found = {seed.config: seed for seed in seeds}
     for seed in seeds:
         best = seed
@@ -70,6 +76,22 @@ def shortlist(
     if anchor not in found and check(signature, anchor, sku.arch):
         found[anchor] = Ranked(anchor, predict(problem, anchor, sku))
     return _distinct(sorted(found.values(), key=lambda ranked: ranked.prediction.time_us))[:limit]
+
+
+def _splits_that_fill(
+    problem: AttentionProblem, space: SearchSpace, sku: Sku
+) -> dict[str, KnobValue]:
+    """The most splits of the keys with which the smallest tiles do not outnumber the SMs.
+
+    Tiles that look best where a few CTAs do all the work are others than where all SMs share it.
+    """
+    knobs = {knob.name: knob for knob in space.free_knobs}
+    if "num_splits" not in knobs or problem.seqlen_q >= problem.seqlen_k:
+        return {}
+    rows = problem.seqlen_q * problem.qhead_per_kvhead
+    tiles = problem.batch * problem.num_heads_kv * -(-rows // _SMALLEST_TILE)
+    fitting = [value for value in knobs["num_splits"].values if tiles * int(value) <= sku.sm_count]
+    return {"num_splits": max(fitting, default=1)}
 
 
 def _distinct(ranked: list[Ranked]) -> list[Ranked]:

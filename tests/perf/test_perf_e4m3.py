@@ -9,7 +9,8 @@ import pytest
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.hardware import load_arch, load_sku
-from fa4gen.perf.predict import dram_bytes, predict
+from fa4gen.perf.memory import dram_bytes
+from fa4gen.perf.predict import predict
 from fa4gen.perf.sm90_block import block_cost
 from fa4gen.space import space_for
 

@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from fa4gen.cli.problem_text import parse_problem
 from fa4gen.core.dtypes import DType
 from fa4gen.core.outcome import Source
 from fa4gen.evaluate.replay import ReplayEvaluator, read_sweep
+from fa4gen.hardware import load_sku
+from fa4gen.perf import predict
+from fa4gen.space import space_for
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -24,6 +28,9 @@ TRIALS = ROOT / "tests" / "recorded" / "h200_trials.jsonl.gz"
 
 FULL = TRIALS.with_name("h200_full_sweeps.jsonl.gz")
 """``fa4gen study`` over every value of some knobs, template ``f9317a16``: docs/measurements.md."""
+
+DECODE = TRIALS.with_name("h200_decode.jsonl.gz")
+"""Of the tuner, of the template whose splits are combined faster; see make_trials.py there."""
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +101,39 @@ def test_full_sweeps(benchmark: ModuleType) -> None:
         assert score.regret <= 0.01  # what the best of the model's first five loses
         if score.problem.dtype is not DType.E4M3:  # whose times nothing was fitted to
             assert score.median_error <= 0.06
+
+
+def test_first_choices_for_decode(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """37 pairs of 5 problems: a small last block is sooner done, and a short ring soon full."""
+    monkeypatch.setattr(benchmark, "BEST", 1)
+    scores = benchmark.scores(DECODE)
+    assert sorted(score.pairs for score in scores) == [7, 7, 7, 8, 8]
+    assert all(score.regret <= 0.03 for score in scores)
+    assert statistics.fmean(score.regret for score in scores) <= 0.01
+    assert statistics.median(score.own_error for score in scores) <= 0.06
+
+
+@pytest.mark.parametrize(
+    ("text", "splits", "stages", "tile_n", "measured_us"),
+    [
+        ("b1 s1x32768 h32/8 d128", 8, 2, 64, 42.8),
+        ("b1 s1x32768 h32/8 d128", 8, 2, 128, 37.9),
+        ("b1 s1x32768 h32/8 d128", 8, 4, 64, 39.4),
+        ("b1 s1x32768 h32/8 d128", 16, 2, 64, 35.4),
+        ("b4 s1x16384 h32/8 d128", 2, 2, 64, 79.8),
+        ("b4 s1x16384 h32/8 d128", 2, 2, 128, 69.0),
+        ("b2 s16x16384 h32/8 d128", 8, 2, 64, 36.2),
+        ("b1 s16x8192 h32/8 d128", 16, 2, 64, 12.7),
+    ],
+)
+def test_few_ctas_with_short_rings_are_slow(
+    text: str, splits: int, stages: int, tile_n: int, measured_us: float
+) -> None:
+    """Measured on an H200, 2026-11-22, docs/model-calibration.md."""
+    problem = parse_problem(text.split())
+    knobs = {"tile_m": 64, "tile_n": tile_n, "num_kv_stages": stages, "num_splits": splits}
+    plain = {"pingpong": False, "scheduler": "persistent", "q_prefetch": False}
+    config = space_for("sm90").default(problem.signature).vary(knobs | plain)
+    assert predict(problem, config, load_sku("h200")).time_us == pytest.approx(
+        measured_us, rel=0.06
+    )

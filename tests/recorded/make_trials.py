@@ -3,7 +3,9 @@
 From the root of the repository: ``python tests/recorded/make_trials.py OUT.jsonl.gz TEMPLATE_HASH
 STORE.sqlite ...``. Only trials of that template count: what seeded the run is older, and its gains
 are over other defaults. ``h200_trials.jsonl.gz`` came from ``fa4gen tune --gpus all --workload
-peers --budget 330s``, and ``--workload llama3-8b`` after it, on two H200, 2026-11-21.
+peers --budget 330s``, and ``--workload llama3-8b`` after it, on two H200, 2026-11-21;
+``h200_decode.jsonl.gz`` from ``fa4gen tune --workload FILE --budget 65s`` with the decode problems
+of ``peers``, and ``--workload llama3-8b --budget 40s`` after it, on one H200, 2026-11-22.
 """
 
 from __future__ import annotations

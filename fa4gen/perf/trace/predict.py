@@ -9,13 +9,8 @@ from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.hardware import Sku
 from fa4gen.perf import calibration as cal
-from fa4gen.perf.predict import (
-    DRAM_EFFICIENCY,
-    LATENCY_BOUND_SHARE,
-    Prediction,
-    clock_under_load,
-    dram_bytes,
-)
+from fa4gen.perf.memory import dram_us
+from fa4gen.perf.predict import LATENCY_BOUND_SHARE, Prediction, clock_under_load
 from fa4gen.perf.trace.tile import TileTapes, TileTiming
 from fa4gen.perf.work import Work, count_work
 
@@ -66,9 +61,9 @@ def predict_traced(
     share = work.num_run / places
     busy = {name: each * share for name, each in tile.busy.items()}
     clock = clock_mhz or clock_under_load(sku, work.filled_rows * busy.get("tensor", 0.0) / cycles)
-    dram_us = dram_bytes(problem) / (sku.dram_gbps * DRAM_EFFICIENCY) * 1e-3
-    time_us = cal.LAUNCH_US + max(cycles / clock, dram_us)
-    breakdown = {**busy, "dram": dram_us * clock}
+    moved_us = dram_us(problem, sku)
+    time_us = cal.LAUNCH_US + max(cycles / clock, moved_us)
+    breakdown = {**busy, "dram": moved_us * clock}
     busiest = max(breakdown, key=breakdown.__getitem__)
     total = time_us * clock
     idle = breakdown[busiest] < LATENCY_BOUND_SHARE * total
