@@ -85,7 +85,7 @@ def draw_ratio(axis: Any, lines: list[Line]) -> None:
     axis.axhline(1.0, color="black", lw=0.8)
     axis.axhline(0.8, color="black", lw=0.8, ls=":")
     axis.set_xscale("log", base=2)
-    axis.set_ylim(0.6, 1.4)
+    axis.set_ylim(0.6, 1.5)
     axis.grid(alpha=0.3)
 
 
@@ -172,8 +172,10 @@ def draw_others(lines: list[Line], target: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(13.5, 6.2), width_ratios=(5, 4))
     draw_cells(axes[0], cells)
     draw_decode(axes[1], decode)
+    taking_part = {line["kernel"] for line in lines}
     for kernel, colour in COLOURS.items():
-        axes[1].plot([], [], "o", color=colour, label=kernel)
+        if kernel in taking_part:
+            axes[1].plot([], [], "o", color=colour, label=kernel)
     axes[1].legend(fontsize=8, loc="lower left")
     figure.suptitle(f"{lines[0]['gpu']}, {lines[0]['date']}, bf16 forward", fontsize=10)
     figure.tight_layout()
