@@ -36,7 +36,7 @@ from fa4gen.evaluate.gpu_device import CudaDevice, bench_on
 from fa4gen.evaluate.gpu_worker import input_bytes
 from fa4gen.evaluate.timing import TimingPlan, buffers_past_l2, summarise
 from fa4gen.hardware import Sku, sku_for_gpu
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error
 from fa4gen.runtime import explain
 from fa4gen.space import space_for
 
@@ -114,7 +114,7 @@ def kernel_of(entry: Entry, sku: Sku, num_sms: int) -> Callable[..., None]:
 def wrong(entry: Entry, kernel: Callable[..., None], device: CudaDevice) -> str:
     """Empty where the kernel is right on small shapes and its own, else what is wrong."""
     config = entry.config
-    error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     for number, case in enumerate(check_cases(entry.problem, config, seed=1)):
         inputs = make_inputs(case.problem, case.distribution, number, device.name, config.tile_n)
         found = run_case(kernel, case, inputs=inputs, launch=device.launch, exp2_error=error)

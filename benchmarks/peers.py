@@ -39,7 +39,7 @@ from fa4gen.evaluate.gpu_check import Inputs, make_inputs, run_case
 from fa4gen.evaluate.gpu_device import CudaDevice, bench_on
 from fa4gen.evaluate.timing import TimingPlan, buffers_past_l2, summarise
 from fa4gen.hardware import Sku, sku_for_gpu
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error
 from fa4gen.runtime import explain
 from fa4gen.runtime.api import flash_attn_func
 from fa4gen.runtime.ops import engine
@@ -188,11 +188,6 @@ def checked(problem: AttentionProblem, device: CudaDevice) -> str:
     error = exp2_error(selected(problem))
     result = run_case(kernel, case, inputs=inputs, launch=device.launch, exp2_error=error)
     return result.message
-
-
-def exp2_error(config: KernelConfig) -> float:
-    """Relative error the configuration's exp2 may have."""
-    return max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
 
 
 def timed(

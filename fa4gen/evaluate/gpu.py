@@ -45,7 +45,7 @@ from fa4gen.evaluate.timing import (
     TimingPlan,
 )
 from fa4gen.hardware import Sku
-from fa4gen.numerics.exp2_poly import max_relative_error
+from fa4gen.numerics import exp2_error
 
 FLOPS_PER_DEADLINE = 1e14
 """Deadlines grow by their length for every so many operations of a launch: a kernel at a tenth
@@ -279,7 +279,7 @@ class GpuEvaluator:
             outcome = Outcome.RENDER_ERROR if render else Outcome.COMPILE_ERROR
             raise KernelFailure(outcome, str(build))
         seed = self._settings.seed if self._settings.seed is not None else secrets.randbits(31)
-        path, error = str(build.object_path), _exp2_error(config)
+        path, error = str(build.object_path), exp2_error(config)
         ref = KernelRef(build.artifact_id, path, config, error, problem.dtype)
         kernel = (problem.signature, build.artifact_id)
         request = CheckRequest(problem, ref, seed, own_shape_only=kernel in self._passed_small)
@@ -367,10 +367,3 @@ class GpuEvaluator:
                 )
         self._record.identity = identity
         return identity
-
-
-def _exp2_error(config: KernelConfig) -> float:
-    """Largest relative error of the exp2 a configuration uses; 0 for the hardware's alone."""
-    if config.exp2_poly_fraction == 0:
-        return 0.0
-    return max_relative_error(config.exp2_poly_degree)

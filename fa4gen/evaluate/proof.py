@@ -30,7 +30,7 @@ from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import AttentionReport, Trial, emulate_attention
 from fa4gen.feasibility import rows_per_cta
 from fa4gen.hardware import Arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error
 
 RAGGED_ROWS, RAGGED_KEYS = 37, 29
 """What the ragged problem has beyond half a tile of rows and whole blocks of keys."""
@@ -121,7 +121,7 @@ def prove(claim: Claim) -> Proof:
     start = time.perf_counter()
     host = host_of_artifact(claim.artifact, claim.arch.target)
     config = claim.config
-    exp2_error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     worst, allowed, executed = 0.0, 0.0, 0
     kinds: list[str] = []
     policies: list[str] = []
@@ -132,7 +132,7 @@ def prove(claim: Claim) -> Proof:
                 host,
                 case.trial,
                 policies=case.policies,
-                exp2_error=exp2_error,
+                exp2_error=error,
                 workspace=Workspace.of(config),
             )
         except EmulationError as error:

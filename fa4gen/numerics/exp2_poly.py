@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import UnknownName
 from fa4gen.numerics import exp2_by_line
 
@@ -47,6 +48,15 @@ def max_relative_error(degree: int) -> float:
         UnknownName: no polynomial of this degree.
     """
     return exp2_by_line.MAX_RELATIVE_ERROR if degree == LINE else _load(degree)[1]
+
+
+def exp2_error(config: KernelConfig) -> float:
+    """Largest relative error of exp2 in a kernel with these knobs; 0 where all of it is the MUFU's.
+
+    Raises:
+        UnknownName: no polynomial of this degree.
+    """
+    return max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
 
 
 def evaluate(f: Float32Array, terms: tuple[float, ...]) -> Float32Array:

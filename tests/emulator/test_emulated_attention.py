@@ -21,7 +21,7 @@ from fa4gen.evaluate.emulated import Trial, compare, emulate_attention, make_inp
 from fa4gen.evaluate.emulated import poisoned_outputs as outputs
 from fa4gen.feasibility import canonicalise
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error, max_relative_error
 from fa4gen.space import space_for
 
 POLICIES = ("eager", "lazy", "seed:3")
@@ -106,7 +106,7 @@ def test_own_kernels_are_right(name: str) -> None:
     config = KernelConfig.from_dict({**base, **knobs})
     assert canonicalise(problem.signature, config, arch) == config
     host = host_of_artifact(compile_kernel(render(problem.signature, config, arch)), arch.target)
-    error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     found = emulate_attention(
         host,
         Trial(problem, seed=2),

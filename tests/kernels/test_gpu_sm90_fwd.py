@@ -50,7 +50,7 @@ def launch() -> Callable[..., None]:
 
     from fa4gen.compile import compile_kernel, launchable, load
     from fa4gen.evaluate.gpu_check import make_inputs, run_case
-    from fa4gen.numerics import max_relative_error
+    from fa4gen.numerics import exp2_error
 
     num_sms = torch.cuda.get_device_properties(0).multi_processor_count
 
@@ -65,7 +65,7 @@ def launch() -> Callable[..., None]:
         def kernel(*arguments: Any) -> None:
             function(*arguments, num_sms)
 
-        error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+        error = exp2_error(config)
         for case in cases:
             seed = random.getrandbits(31)
             inputs = make_inputs(case.problem, case.distribution, seed, "cuda", config.tile_n)

@@ -36,7 +36,7 @@ from fa4gen.evaluate.emulated import (
 from fa4gen.feasibility import check, rows_per_cta, smem_bytes
 from fa4gen.feasibility.sm100_footprint import tmem_columns_allocated
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error
 from fa4gen.space import space_for
 
 MATRIX = Path(__file__).with_name("sm100_matrix.toml")
@@ -129,17 +129,17 @@ def compiled(kernel: Kernel) -> Artifact:
 def prove(kernel: Kernel, trials: list[tuple[str, Trial]]) -> None:
     arch, config = load_arch(kernel.arch_name), kernel.config
     host = host_of_artifact(compiled(kernel), arch.target)
-    exp2_error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     for index, (kind, trial) in enumerate(trials):
         # Every order of completion for the first problem, a random one for the others.
         policies = POLICIES if index == 0 else POLICIES[-1:]
-        report = emulate_attention(host, trial, policies=policies, exp2_error=exp2_error)
+        report = emulate_attention(host, trial, policies=policies, exp2_error=error)
         findings = "\n".join(map(str, report.report.findings))
         assert not findings, f"{kind}: {trial.problem}\n{findings}"
         out, lse = report.accuracies
         assert out.ok, f"{kind}: {trial.problem}: {out}"
         assert lse.ok, f"{kind}: {trial.problem}: {lse}"
-        assert lse.max_error <= LSE_ERROR + exp2_error, f"{kind}: {trial.problem}: {lse}"
+        assert lse.max_error <= LSE_ERROR + error, f"{kind}: {trial.problem}: {lse}"
 
 
 def check_resources(kernel: Kernel) -> None:
@@ -253,6 +253,6 @@ def test_strided_views_and_any_scale() -> None:
     host = host_of_artifact(compiled(kernel), load_arch("sm100").target)
     report = run(host, *views, 0.3, 2, policies=POLICIES)
     assert report.ok, "\n".join(map(str, report.findings))
-    exp2_error = max_relative_error(kernel.config.exp2_poly_degree)
-    for accuracy in compare(problem, (q, k, v), (out, lse), 0.3, exp2_error):
+    error = exp2_error(kernel.config)
+    for accuracy in compare(problem, (q, k, v), (out, lse), 0.3, error):
         assert accuracy.ok, accuracy

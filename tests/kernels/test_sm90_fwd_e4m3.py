@@ -31,7 +31,7 @@ from fa4gen.evaluate.emulated import (
 )
 from fa4gen.feasibility import check
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import LINE, max_relative_error
+from fa4gen.numerics import LINE, exp2_error, max_relative_error
 from fa4gen.ptx.host import CompiledHost
 from fa4gen.space import space_for
 
@@ -136,7 +136,7 @@ def emulated(
 ) -> AttentionReport:
     trial = Trial(problem, distribution, seed=1, num_sms=1)
     config = kernel.config
-    error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     return emulate_attention(
         built(kernel),
         trial,

@@ -18,7 +18,7 @@ from fa4gen.core.workspace import Workspace
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import Trial, emulate_attention
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error
 from fa4gen.space import space_for
 
 ARCH = load_arch("sm90")
@@ -55,12 +55,11 @@ def test_a_random_kernel_is_right(seed: int) -> None:
     config = space_for("sm90").sample(rng, problem.signature, ARCH)
     artifact = compile_kernel(render(problem.signature, config, ARCH))
     trial = Trial(problem, rng.choice(list(Distribution)), seed, num_sms=rng.choice([1, 2, 3]))
-    share, degree = config.exp2_poly_fraction, config.exp2_poly_degree
     found = emulate_attention(
         host_of_artifact(artifact, ARCH.target),
         trial,
         policies=(rng.choice(["eager", "lazy", f"seed:{seed}"]),),
-        exp2_error=max_relative_error(degree) if share else 0.0,
+        exp2_error=exp2_error(config),
         workspace=Workspace.of(config),
     )
     assert found.ok, (trial, config, found.accuracies, found.report.findings[:2])

@@ -33,7 +33,7 @@ def checked(of: AttentionProblem) -> str:
     import torch
 
     from fa4gen.evaluate.gpu_check import make_inputs, run_case
-    from fa4gen.numerics import max_relative_error
+    from fa4gen.numerics import exp2_error
     from fa4gen.runtime.ops import engine
 
     def launch(thunk: Callable[[], object]) -> None:
@@ -46,7 +46,7 @@ def checked(of: AttentionProblem) -> str:
     case = CheckCase("drawn", of, Distribution.NORMAL)
     inputs = make_inputs(of, Distribution.NORMAL, 1, "cuda")
     config = engine().select(of, 0).config
-    error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     return run_case(kernel, case, inputs=inputs, launch=launch, exp2_error=error).message
 
 

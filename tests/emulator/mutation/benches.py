@@ -27,7 +27,7 @@ from fa4gen.emulator.launch import Launch, capture
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import compare, make_inputs, poisoned_outputs
 from fa4gen.hardware import load_arch
-from fa4gen.numerics import max_relative_error
+from fa4gen.numerics import exp2_error, max_relative_error
 from fa4gen.ptx.host import CompiledHost
 from fa4gen.space import space_for
 
@@ -138,7 +138,7 @@ def _own(name: str) -> Bench:
     def bind(tensors: dict[str, Array]) -> Sequence[Any]:
         return [*(tensors[each] for each in ("q", "k", "v", "out", "lse")), scale, SMS]
 
-    error = max_relative_error(config.exp2_poly_degree) if config.exp2_poly_fraction else 0.0
+    error = exp2_error(config)
     return _attention_bench(name, problem, _Call(host, bind), error)
 
 
