@@ -238,7 +238,8 @@ def _same_precision(
     problem: AttentionProblem, inputs: tuple[Array, Array, Array], scale: float, o64: Array
 ) -> tuple[float, Array]:
     """The largest error of O, and the LSE, as PyTorch computes them: float32 softmax, P and O
-    rounded to 16 bits; in e4m3 P to 8 bits, relative to its row maximum, the worst of some draws.
+    rounded to 16 bits; in e4m3 P to 8 bits, relative to its row maximum. The worst of some draws of
+    P's rounding, as on a GPU.
     """
     dtype, out_dtype = NUMPY_DTYPES[problem.dtype], NUMPY_DTYPES[problem.dtype.out]
     group = problem.qhead_per_kvhead
@@ -255,9 +256,10 @@ def _same_precision(
         total = p.sum(-1, keepdims=True)
         lse = (peak + np.log(total))[..., 0]
         total = np.maximum(total, np.float32(1e-30))
-    draws = [(p / total, np.float32(1.0))]
+    lifts = [np.float32(factor) for factor in P_SCALES]
+    draws = [(p / total * lift, lift) for lift in lifts]
     if problem.dtype is DType.E4M3:
-        lifts = [np.float32(E4M3_P_SCALE * factor) for factor in P_SCALES]
+        lifts = [np.float32(E4M3_P_SCALE) * lift for lift in lifts]
         draws = [(p * lift, lift * total) for lift in lifts]
     exact, worst = o64.transpose(0, 2, 1, 3), 0.0
     for weights, divisor in draws:

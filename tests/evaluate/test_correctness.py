@@ -13,6 +13,7 @@ import pytest
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
+from fa4gen.evaluate import emulated
 from fa4gen.evaluate.correctness import (
     CheckCase,
     Distribution,
@@ -23,9 +24,9 @@ from fa4gen.evaluate.correctness import (
     slices_compared,
     small_cases,
 )
-from fa4gen.evaluate.gpu_check import CaseResult, make_inputs, run_case, softmax_scale
+from fa4gen.evaluate.gpu_check import CaseResult, Inputs, make_inputs, run_case, softmax_scale
 from fa4gen.evaluate.gpu_reference import reference
-from fa4gen.numerics.exp2_poly import max_relative_error
+from fa4gen.numerics import attention_fp64, max_relative_error
 
 CONFIG = KernelConfig(tile_m=64, tile_n=64, pingpong=False)
 DENSE = AttentionProblem(1, 200, 260, 4, 2, 64, 64, DType.BF16, causal=False)
@@ -156,6 +157,22 @@ def test_reference_agrees_with_plain_float64() -> None:
     torch.testing.assert_close(wanted.o[0], o)
     assert (wanted.o[0, :10] == 0).all()
     assert wanted.lse[0, :10].isneginf().all()
+
+
+def test_the_emulator_allows_what_a_gpu_does() -> None:
+    """The worst of several draws of P's rounding; a single one may be lucky."""
+    import torch
+
+    problem = AttentionProblem(1, 75, 360, 1, 1, 64, 64, DType.FP16, causal=True)
+    for seed in range(4):
+        arrays = emulated.make_inputs(problem, Distribution.NORMAL, seed)
+        o, lse = attention_fp64(*arrays, 0.125, True)
+        mine, _ = emulated.compare(problem, arrays, (o, lse), 0.125, 0.0)
+        tensors = Inputs(*(torch.from_numpy(array) for array in arrays))
+        theirs = reference(tensors, True, 0.125, [(0, 0)])
+        worst, largest = (float(x.abs().max()) for x in (theirs.worst_16, theirs.o))
+        allowed = allowed_error(worst, largest, problem.dtype.unit_roundoff)
+        assert mine.allowed == pytest.approx(allowed, rel=0.02)
 
 
 def test_reference_does_not_depend_on_chunking(monkeypatch: pytest.MonkeyPatch) -> None:
