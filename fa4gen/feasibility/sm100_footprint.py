@@ -122,7 +122,7 @@ def smem_buffers(signature: KernelSignature, config: KernelConfig) -> dict[str, 
     statistics = rows_per_cta(config) * STATISTICS_BYTES_PER_ROW
     return {
         "statistics and barriers": aligned(statistics + BARRIER_BYTES),
-        "Q": config.num_q_stages * aligned(q_tile),
-        "K and V": config.num_kv_stages * aligned(slot),
-        "O": config.num_q_stages * aligned(o_tile),
+        "Q": aligned(config.num_q_stages * q_tile),
+        "K and V": aligned(config.num_kv_stages * slot),
+        "O": aligned(config.num_q_stages * o_tile),
     }

@@ -33,7 +33,7 @@ from fa4gen.evaluate.emulated import (
     make_inputs,
     poisoned_outputs,
 )
-from fa4gen.feasibility import check, rows_per_cta, smem_bytes
+from fa4gen.feasibility import canonicalise, check, rows_per_cta, smem_bytes
 from fa4gen.feasibility.sm100_footprint import tmem_columns_allocated
 from fa4gen.hardware import load_arch
 from fa4gen.numerics import exp2_error
@@ -224,6 +224,14 @@ DEFAULTS = [
 def test_defaults_spill_nothing(kernel: Kernel) -> None:
     assert compiled(kernel).resources.spill_bytes == 0
     check_resources(kernel)
+
+
+def test_slots_of_no_whole_kibibyte_are_counted_as_they_are() -> None:
+    """head_dim 80 in two CTAs: 48 rows of 160 bytes for K in each, one slot behind the other."""
+    signature = KernelSignature(DType.FP16, 80, 64, False, 1)
+    config = space_for("sm100").default(signature)
+    config = config.vary({"tile_n": 96, "num_kv_stages": 3, "num_q_stages": 1, "cta_group": 2})
+    check_resources(Kernel("sm100", signature, canonicalise(signature, config, load_arch("sm100"))))
 
 
 @pytest.mark.extended
