@@ -35,6 +35,8 @@ CONTEXT_NAMES: tuple[str, ...] = (
     "causal",
     "qhead_per_kvhead",
     "target",
+    "smem_per_sm_bytes",
+    "smem_per_cta_bytes",
     "exp2_coefficients",
     "exp2_line",
     "provenance",
@@ -130,6 +132,8 @@ def _context(
         "causal": signature.causal,
         "qhead_per_kvhead": signature.qhead_per_kvhead,
         "target": arch.target,
+        "smem_per_sm_bytes": arch.smem_per_sm_bytes,
+        "smem_per_cta_bytes": arch.smem_per_cta_bytes,
         "exp2_coefficients": () if line else coefficients(config.exp2_poly_degree),
         "exp2_line": line and config.exp2_poly_fraction > 0,
     }

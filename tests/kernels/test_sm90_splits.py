@@ -22,10 +22,8 @@ from fa4gen.ptx.host import CompiledHost
 from fa4gen.space import space_for
 
 ARCH = load_arch("sm90")
-CTA_BYTES = 1024
-"""Shared memory that an SM keeps for each CTA. Source: CUDA C++ Programming Guide, Shared Memory of
-compute capability 9.x."""
-SM_BYTES = ARCH.smem_per_cta_bytes + CTA_BYTES
+SM_BYTES = ARCH.smem_per_sm_bytes
+CTA_BYTES = SM_BYTES - ARCH.smem_per_cta_bytes
 
 
 def problem_of(batch: int, seqlen_q: int) -> AttentionProblem:
