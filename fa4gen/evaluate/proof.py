@@ -121,7 +121,6 @@ def prove(claim: Claim) -> Proof:
     start = time.perf_counter()
     host = host_of_artifact(claim.artifact, claim.arch.target)
     config = claim.config
-    error = exp2_error(config)
     worst, allowed, executed = 0.0, 0.0, 0
     kinds: list[str] = []
     policies: list[str] = []
@@ -132,7 +131,7 @@ def prove(claim: Claim) -> Proof:
                 host,
                 case.trial,
                 policies=case.policies,
-                exp2_error=error,
+                exp2_error=exp2_error(config),
                 workspace=Workspace.of(config),
             )
         except EmulationError as error:

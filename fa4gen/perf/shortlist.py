@@ -17,9 +17,6 @@ from fa4gen.space import SearchSpace
 _SEEDS = 24
 """Shapes of the kernel that are carried into the second step of :func:`shortlist`."""
 
-_SMALLEST_TILE = 64
-"""Rows of one consumer warpgroup."""
-
 _SAME_TIME = 1.0 + 1e-9
 """Expected times closer than this factor count as one."""
 
@@ -89,7 +86,7 @@ def _splits_that_fill(
     if "num_splits" not in knobs or problem.seqlen_q >= problem.seqlen_k:
         return {}
     rows = problem.seqlen_q * problem.qhead_per_kvhead
-    tiles = problem.batch * problem.num_heads_kv * -(-rows // _SMALLEST_TILE)
+    tiles = problem.batch * problem.num_heads_kv * -(-rows // sku.arch.mma_rows)
     fitting = [value for value in knobs["num_splits"].values if tiles * int(value) <= sku.sm_count]
     return {"num_splits": max(fitting, default=1)}
 
