@@ -27,7 +27,7 @@ def launchable(
     In e4m3 ``q_descale, k_descale, v_descale`` come before the scale, and Q, K and V are handed
     over as bytes, which every version of DLPack knows (source: DLPack 1.1 added the 8-bit
     floating-point types; torch exports them since 2.10 or so). Where the kernel takes workspace,
-    every call brings it: O and LSE of splits are allocated beside ``lse`` (torch's allocator gives
+    every call brings it: what splits leave is allocated beside ``lse`` (torch's allocator gives
     the same memory again, also while a CUDA graph is captured), and a counter of tiles comes from
     :class:`~fa4gen.compile.tile_counters.TileCounters`.
     """

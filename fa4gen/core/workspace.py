@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +15,8 @@ Shape = tuple[int, ...]
 class Workspace:
     """What a kernel takes between ``lse`` (and descales) and ``softmax_scale``.
 
-    In this order: O and LSE of every split, float32, in which nothing is expected; and a counter of
+    In this order: O of every split, and from what it was measured (offset and row sum of each row),
+    both float32, in which nothing is expected; and a counter of
     tiles, one int32, which is zero before a launch and after it, and which no two launches may use
     at the same time.
     """
@@ -28,14 +30,17 @@ class Workspace:
         return cls(config.num_splits, config.scheduler is Scheduler.DYNAMIC)
 
     def split_shapes(self, lse_shape: Shape, head_dim_v: int) -> tuple[Shape, ...]:
-        """Shapes of O and LSE of all splits, none for a kernel that splits no keys.
+        """Shapes of O and of offsets and row sums of all splits; none where no keys are split.
 
-        They are ``(num_splits, batch, num_heads_q, seqlen_q[, head_dim_v])``.
+        The rows of all batches and heads are taken in blocks of 8, O of 8 rows and 16 columns lies
+        together: ``(num_splits, row_blocks, 8 * head_dim_v rounded up to 16)`` and ``(num_splits,
+        row_blocks, 8 * 2)``.
 
         Args:
             lse_shape: ``(batch, num_heads_q, seqlen_q)``.
         """
         if self.num_splits == 1:
             return ()
-        of_lse = (self.num_splits, *lse_shape)
-        return (*of_lse, head_dim_v), of_lse
+        row_blocks = -(-math.prod(lse_shape) // 8)
+        columns = -(-head_dim_v // 16) * 16
+        return (self.num_splits, row_blocks, 8 * columns), (self.num_splits, row_blocks, 8 * 2)

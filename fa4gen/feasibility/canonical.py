@@ -78,7 +78,7 @@ def _sm90(
     if not (config.intra_warpgroup_overlap and config.p_in_registers):
         changes["p_buffers"] = 1
     if derive:
-        changes["regs_consumer"] = full_regs_consumer(config, arch)
+        changes["regs_consumer"] = full_regs_consumer(signature, config, arch)
     return changes
 
 

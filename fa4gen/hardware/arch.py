@@ -34,7 +34,6 @@ class Arch:
     max_threads_per_cta: int
     smem_per_cta_bytes: int
     """Most dynamic shared memory one CTA may ask for."""
-    smem_per_sm_bytes: int
     """Shared memory of one SM; what one CTA may not have of it is reserved, for every CTA again."""
     tmem_columns: int
     """Columns of tensor memory; 0 where there is none."""
@@ -62,7 +61,6 @@ _FACTS = (
     "regs_per_sm",
     "max_threads_per_cta",
     "smem_per_cta_bytes",
-    "smem_per_sm_bytes",
     "tmem_columns",
     "mma_rows",
     "mma_max_columns",

@@ -136,12 +136,14 @@ class SearchSpace:
     def configs(self, signature: KernelSignature, arch: Arch) -> Iterator[KernelConfig]:
         """Every feasible configuration once, in canonical form and in a fixed order."""
         free_choices = _distinct_free_choices(signature, self.free_knobs, arch)
+        derived = derived_knobs(arch)
         for base in self.feasible_bases(signature, arch):
             for choice in free_choices:
                 config = base.vary(choice)
+                canonical = canonicalise(signature, config, arch)
                 # Another base may leave a free knob without effect; then it is not canonical.
-                if canonicalise(signature, config, arch) == config:
-                    yield config
+                if config.vary({name: getattr(canonical, name) for name in derived}) == canonical:
+                    yield canonical
 
     def feasible_bases(self, signature: KernelSignature, arch: Arch) -> tuple[KernelConfig, ...]:
         """The feasible canonical configurations of the knobs that decide feasibility; on an arch

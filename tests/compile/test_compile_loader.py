@@ -56,7 +56,9 @@ def test_what_a_kernel_takes_follows_from_its_knobs() -> None:
     assert Workspace.of(DYNAMIC) == Workspace(num_splits=1, tile_counter=True)
     assert Workspace.of(KernelConfig(num_splits=4)) == Workspace(num_splits=4)
     shapes = Workspace(num_splits=4).split_shapes((2, 8, 1), 64)
-    assert shapes == ((4, 2, 8, 1, 64), (4, 2, 8, 1))
+    assert shapes == ((4, 2, 8 * 64), (4, 2, 8 * 2))
+    odd = Workspace(num_splits=4).split_shapes((1, 3, 3), 72)
+    assert odd == ((4, 2, 8 * 80), (4, 2, 8 * 2)), "whole blocks of 8 rows and 16 columns"
 
 
 def test_a_dynamic_kernel_gets_a_counter_between_lse_and_scale(counters: FakeCounters) -> None:
@@ -79,11 +81,11 @@ def test_splits_get_their_workspace_between_lse_and_scale(num_splits: int) -> No
     q, k, v = FakeTensor(2, 1, 8, 128), FakeTensor(2, 99, 2, 128), FakeTensor(2, 99, 2, 64)
     out, lse = FakeTensor(2, 1, 8, 64), FakeTensor(2, 8, 1)
     launch(q, k, v, out, lse, 0.125, 132)
-    ((*tensors, out_splits, lse_splits, scale, num_sms),) = calls
+    ((*tensors, out_splits, row_splits, scale, num_sms),) = calls
     assert tensors == [q, k, v, out, lse]
-    assert (out_splits.shape, lse_splits.shape) == (
-        (num_splits, 2, 8, 1, 64),
-        (num_splits, 2, 8, 1),
+    assert (out_splits.shape, row_splits.shape) == (
+        (num_splits, 2, 8 * 64),
+        (num_splits, 2, 8 * 2),
     )
     assert (scale, num_sms) == (0.125, 132)
 
@@ -108,7 +110,7 @@ def test_e4m3_goes_in_as_bytes_and_descales_before_workspace(num_splits: int) ->
     assert all(torch.equal(a, b) for a, b in zip(given[5:8], descales, strict=True))
     assert given[-2:] == (0.5, 132)
     shapes = [tuple(each.shape) for each in given[8:-2]]
-    assert shapes == ([] if num_splits == 1 else [(4, 2, 4, 5, 16), (4, 2, 4, 5)])
+    assert shapes == ([] if num_splits == 1 else [(4, 5, 8 * 16), (4, 5, 8 * 2)])
 
 
 @pytest.mark.parametrize("num_splits", [1, 4])

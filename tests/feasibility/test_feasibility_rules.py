@@ -121,7 +121,7 @@ def test_launch_registers_and_pool() -> None:
 )
 def test_full_registers_fill_the_pool(tile_m: int, regs_producer: int) -> None:
     config = KernelConfig(tile_m=tile_m, regs_producer=regs_producer, pingpong=tile_m > 64)
-    full = full_regs_consumer(config, SM90)
+    full = full_regs_consumer(HD64, config, SM90)
     pool_rule = {"register_pool"}
     assert not rules(HD64, replace(config, regs_consumer=full)) & pool_rule
     if full < 256:
@@ -269,6 +269,16 @@ def test_canonical_form_leaves_no_register_idle() -> None:
     assert canonicalise(HD128, shy, SM90).regs_consumer == 232
     too_many = KernelConfig(tile_m=192, regs_consumer=240)
     assert canonicalise(HD64, too_many, SM90).regs_consumer == 160
+
+
+def test_a_tile_with_splits_leaves_half_of_the_registers_if_it_can() -> None:
+    one = KernelConfig(tile_m=64, tile_n=64, regs_producer=24)
+    assert canonicalise(HD128, one, SM90).regs_consumer == 256
+    assert canonicalise(HD128, replace(one, num_splits=4), SM90).regs_consumer == 232
+    wide = replace(one, num_splits=4, tile_n=256)  # 128 + 64 + 64 + 28 registers are needed
+    assert canonicalise(HD128, wide, SM90).regs_consumer == 256
+    two = replace(one, num_splits=4, tile_m=128)
+    assert canonicalise(HD128, two, SM90).regs_consumer == 240
 
 
 configs = st.builds(

@@ -43,7 +43,7 @@ def test_arch_is_plausible(name: str) -> None:
     arch = load_arch(name)
     major, minor = arch.compute_capability
     assert arch.target == f"sm_{major}{minor}a"
-    assert (arch.smem_per_sm_bytes, arch.smem_per_cta_bytes) == (228 * 2**10, 227 * 2**10)
+    assert arch.smem_per_cta_bytes == 227 * 2**10
     assert (arch.tmem_columns > 0) == (major >= 10)
     assert arch.mma_flops_per_clk_sm["bf16"] == arch.mma_flops_per_clk_sm["fp16"]
     assert all(source.strip() for source in arch.sources.values())

@@ -62,7 +62,7 @@ def test_every_parameter(host: CompiledHost) -> None:
     assert launch.dynamic_smem >= (TILE_M + 2 * 2 * TILE_N) * HEAD_DIM * 2
 
     *counted, _, places_per_section, _, heads = launch.params
-    *pairs, statistics, scale, m_blocks, slices, places, section = counted
+    *pairs, statistics, scale, m_blocks, slices, section, rounds, left = counted
     for i, (tensor, rows) in enumerate(zip((q, k, v, out), (64, 128, 128, 64), strict=True)):
         batch, seqlen, num_heads, head_dim = tensor.shape
         made = decode(pairs[2 * i])
@@ -80,12 +80,14 @@ def test_every_parameter(host: CompiledHost) -> None:
     assert (pointer, tuple(shape)) == (lse.ctypes.data, lse.shape)
     assert struct.unpack_from("<2q", statistics, 24) == (lse.strides[0] // 4, lse.strides[1] // 4)
     assert struct.unpack("<f", scale)[0] == pytest.approx(SCALE * math.log2(math.e), rel=1e-6)
-    numbers = [struct.unpack("<i", raw)[0] for raw in (m_blocks, slices, places, section)]
-    assert numbers[:3] == [math.ceil(SEQLEN_Q / TILE_M), HEADS_Q * BATCH, tiles]
-    assert numbers[3] > 0
+    counts = (m_blocks, slices, section, rounds, left)
+    numbers = [struct.unpack("<i", raw)[0] for raw in counts]
+    assert numbers[:2] == [math.ceil(SEQLEN_Q / TILE_M), HEADS_Q * BATCH]
+    assert numbers[2] > 0
+    assert numbers[3:] == [1, 0], "a CTA for each tile"
     # Divisors come twice: as factors, which only the DSL knows, and as they are.
     divisors = [struct.unpack("<i", raw)[0] for raw in (places_per_section, heads)]
-    assert divisors == [numbers[0] * numbers[3], HEADS_Q]
+    assert divisors == [numbers[0] * numbers[2], HEADS_Q]
 
 
 def test_strided_tensors_come_through(host: CompiledHost) -> None:
