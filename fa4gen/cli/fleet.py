@@ -23,7 +23,10 @@ TUNE = (sys.executable, "-m", "fa4gen", "tune")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Every ``count``-th problem of a workload, from the ``index``-th on (both count from 1)."""
+    """One of ``count`` hands of a workload's problems; ``index`` counts from 1.
+
+    They are dealt back and forth: where every other problem is causal, no hand has all of those.
+    """
 
     index: int
     count: int
@@ -41,8 +44,12 @@ class Part:
         raise ConfigError(f"--part: got {text!r}, allowed: I/N with 1 <= I <= N, such as 2/4")
 
     def of(self, things: Sequence[Any]) -> tuple[Any, ...]:
-        """Its things."""
-        return tuple(things[self.index - 1 :: self.count])
+        """Its things, in their order."""
+        return tuple(thing for i, thing in enumerate(things) if self._dealt_to(i) == self.index - 1)
+
+    def _dealt_to(self, i: int) -> int:
+        round_, place = divmod(i, self.count)
+        return place if round_ % 2 == 0 else self.count - 1 - place
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"

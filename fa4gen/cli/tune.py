@@ -62,7 +62,7 @@ PartOption = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Only every N-th problem, from the I-th on: for machines that share a database.",
+        help="Only a part of the problems, dealt in N: for machines that share a database.",
     ),
 ]
 

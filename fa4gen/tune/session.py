@@ -131,11 +131,12 @@ class ProblemTuner:
         return report
 
     def _run(self) -> StopReason:
+        prepare = self.around.evaluator.prepare
+        prepare(self.problem, [self.anchor_config])  # compiles while the model looks for seeds
         seeds = self.around.seeder.seeds(self.problem, self.around.store.dispatch_rows())
         # The study comes later, for its name needs the anchor's provenance; its first wishes are
         # these seeds.
-        first = [self.anchor_config, *(config for _, config in seeds)]
-        self.around.evaluator.prepare(self.problem, first)
+        prepare(self.problem, [self.anchor_config, *(config for _, config in seeds)])
         evaluation = self._evaluate(self.anchor_config)
         self._open(evaluation)
         self._recorded(self.anchor_config, evaluation, "anchor", None)

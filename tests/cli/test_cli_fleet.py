@@ -39,7 +39,9 @@ time.sleep(60)
 def test_parts_hold_every_problem_once() -> None:
     problems = list("abcdefg")
     parts = [Part(i, 3).of(problems) for i in (1, 2, 3)]
-    assert parts == [("a", "d", "g"), ("b", "e"), ("c", "f")]
+    assert parts == [("a", "f", "g"), ("b", "e"), ("c", "d")]
+    alternating = [Part(i, 2).of("dcdcdcdc") for i in (1, 2)]
+    assert [sorted(part) for part in alternating] == [list("ccdd")] * 2, "both kinds for each"
     assert Part.parse("2/3") == Part(2, 3)
     assert str(Part(2, 3)) == "2/3"
 
