@@ -33,6 +33,10 @@ DECODE = TRIALS.with_name("h200_decode.jsonl.gz")
 """Of the tuner, of the template whose splits are combined faster; see make_trials.py there."""
 
 
+DECODE_HELD = TRIALS.with_name("h200_decode_held.jsonl.gz")
+"""Of the tuner, later: all nine problems, kernels that are faster again, nothing fitted to them."""
+
+
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     if str(BENCHMARKS) not in sys.path:
@@ -111,6 +115,18 @@ def test_first_choices_for_decode(benchmark: ModuleType, monkeypatch: pytest.Mon
     assert all(score.regret <= 0.03 for score in scores)
     assert statistics.fmean(score.regret for score in scores) <= 0.01
     assert statistics.median(score.own_error for score in scores) <= 0.06
+
+
+def test_decode_that_nothing_was_fitted_to(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 pairs of 9 problems, chosen and then timed after the model was fixed."""
+    monkeypatch.setattr(benchmark, "BEST", 1)
+    scores = benchmark.scores(DECODE_HELD)
+    assert (len(scores), sum(score.pairs for score in scores)) == (9, 90)
+    assert all(score.regret <= 0.01 for score in scores)
+    assert statistics.median(score.rank_correlation for score in scores) >= 0.85
+    assert statistics.median(score.own_error for score in scores) <= 0.1
 
 
 @pytest.mark.parametrize(

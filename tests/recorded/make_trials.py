@@ -5,7 +5,8 @@ STORE.sqlite ...``. Only trials of that template count: what seeded the run is o
 are over other defaults. ``h200_trials.jsonl.gz`` came from ``fa4gen tune --gpus all --workload
 peers --budget 330s``, and ``--workload llama3-8b`` after it, on two H200, 2026-11-21;
 ``h200_decode.jsonl.gz`` from ``fa4gen tune --workload FILE --budget 65s`` with the decode problems
-of ``peers``, and ``--workload llama3-8b --budget 40s`` after it, on one H200, 2026-11-22.
+of ``peers``, and ``--workload llama3-8b --budget 40s`` after it, on one H200, 2026-11-22;
+``h200_decode_held.jsonl.gz`` from the former with ``--budget 100s``, later that day.
 """
 
 from __future__ import annotations
