@@ -107,7 +107,9 @@ ABLATIONS = (
         "no-combine",
         "the splits are left as they are",
         right=False,
-        changes=(("    combine(mO_splits, mRows_splits, mO, mLSE, divisors).launch(", "    dict("),),
+        changes=(
+            ("    combine(mO_splits, mRows_splits, mO, mLSE, divisors).launch(", "    dict("),
+        ),
         knob="num_splits",
     ),
     Ablation(

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -134,7 +135,13 @@ class GpuEvaluator:
     def prepare(
         self, problem: AttentionProblem, configs: Sequence[KernelConfig], *, later: bool = False
     ) -> None:
-        """Start compiling the anchor and the feasible ones of ``configs``."""
+        """Start compiling the anchor and the feasible ones of ``configs``, and once the worker.
+
+        May be called while another thread evaluates.
+        """
+        if not self._worker.starts:  # comes up while the anchor compiles
+            with suppress(OSError):  # whoever needs it will say so
+                self._worker.begin()
         signature = problem.signature
         for config in (self._builds.anchor(signature), *configs):
             if self._builds.verdict(signature, config):

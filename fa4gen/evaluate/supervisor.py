@@ -95,7 +95,8 @@ class _Running:
 
     process: subprocess.Popen[bytes]
     stderr: IO[bytes]
-    identity: GpuIdentity
+    identity: GpuIdentity | None = None
+    """Once it has come up."""
     buffer: bytearray = field(default_factory=bytearray)
 
 
@@ -127,17 +128,17 @@ class Supervisor:
         """Process id of the live worker; also the id of its process group."""
         return self._running.process.pid if self._running else None
 
-    def start(self) -> GpuIdentity:
-        """Start a worker unless one is live; the card it sits on.
+    def begin(self) -> None:
+        """Start a worker unless one is live, and do not wait: it takes seconds to come up.
 
         A worker that ended while nobody asked it anything is replaced: no kernel is to blame.
 
         Raises:
-            EvaluationError: it did not come up.
+            OSError: no process can be had.
         """
         if self._running is not None:
             if self._running.process.poll() is None:
-                return self._running.identity
+                return
             self.kill()
         stderr = _unnamed_file()
         process = subprocess.Popen(
@@ -148,10 +149,20 @@ class Supervisor:
             start_new_session=True,
             env={**os.environ, **self._environment},
         )
-        unknown = GpuIdentity("", "", 0, 0, "", "", "", "")
-        self._running = _Running(process, stderr, unknown)
+        self._running = _Running(process, stderr)
         self._finalizer = weakref.finalize(self, _kill, process, stderr)
         self.starts += 1
+
+    def start(self) -> GpuIdentity:
+        """See to it that a worker is there; the card it sits on.
+
+        Raises:
+            EvaluationError: it did not come up.
+        """
+        self.begin()
+        running = self._running
+        if running is not None and running.identity is not None:
+            return running.identity
         try:
             reply = self._receive(Progress(Stage.START), 1.0)
         except EvaluationError as error:
@@ -167,7 +178,8 @@ class Supervisor:
                 f"GPU worker: got {type(reply).__name__} first, allowed: Ready; check that "
                 "parent and worker run the same fa4gen"
             )
-        self._running.identity = reply.identity
+        if running is not None:
+            running.identity = reply.identity
         return reply.identity
 
     def call(self, request: Request, scale: float = 1.0) -> Reply:

@@ -67,6 +67,11 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
     return False
 
 
+def zombie(pid: int) -> bool:
+    """Whether a child of ours has ended, and nobody has asked how."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_good_worker_answers_again_and_again(make: Make) -> None:
     supervisor = make("fine")
     for _ in range(3):
@@ -151,6 +156,42 @@ def test_scale_stretches_the_deadline(make: Make) -> None:
 def test_a_worker_that_cannot_start_is_an_error_with_its_reason(make: Make) -> None:
     with pytest.raises(EvaluationError, match=r"did not start.*exit status 5.*no such device"):
         make("stillborn").start()
+
+
+def test_a_worker_may_be_begun_long_before_it_is_needed(make: Make, notes: Path) -> None:
+    supervisor = make("mute", start=3.0)
+    begin = time.monotonic()
+    supervisor.begin()
+    supervisor.begin()
+    assert time.monotonic() - begin < 1, "nobody waits for it"
+    assert supervisor.starts == 1
+    with pytest.raises(EvaluationError, match="did not start"):
+        supervisor.start()
+    assert supervisor.starts == 1, "the one that was begun, not another"
+    fine = make("fine")
+    fine.begin()
+    pid = fine.pid
+    assert isinstance(fine.call(REQUEST), CheckReply)
+    assert (fine.pid, fine.starts) == (pid, 1)
+
+
+def test_a_worker_that_is_begun_and_not_needed_ends(make: Make) -> None:
+    supervisor = make("fine")
+    supervisor.begin()
+    pid = supervisor.pid or 0
+    supervisor.close()
+    assert gone(pid)
+
+
+def test_one_that_dies_before_it_is_needed_is_tried_again(make: Make) -> None:
+    supervisor = make("stillborn")
+    supervisor.begin()
+    until = time.monotonic() + 30
+    while supervisor.pid and not zombie(supervisor.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    with pytest.raises(EvaluationError, match=r"did not start.*exit status 5.*no such device"):
+        supervisor.start()
+    assert supervisor.starts == 2
 
 
 def test_a_worker_that_never_gets_ready_is_given_up(make: Make, notes: Path) -> None:
