@@ -37,6 +37,12 @@ at a cost of 21 to 67 %; with 28 (head_dim 128, 192x80, 152 registers) nothing; 
 of 0 to 3 %.
 """
 
+WIDEST_MMA_IN_HALF = 192
+"""Columns of S and O up to which a CTA can do with half of an SM's registers: ptxas (CUDA 13)
+refuses a ``wgmma`` of 208 in a kernel that starts with 128 registers a thread, whatever
+``setmaxnreg`` adds.
+"""
+
 WIDE_V_COLUMNS = 128
 """Columns of V up to which an e4m3 kernel has as many slots for V as loaded as for its transpose.
 Source: templates/sm90/fwd.py.j2."""
@@ -86,7 +92,12 @@ def full_regs_consumer(signature: KernelSignature, config: KernelConfig, arch: A
         left = start * (1 + consumers) - config.regs_producer
         return min(left // consumers // REG_GRANULE * REG_GRANULE, MAX_REGS_SETMAXNREG)
 
-    if config.num_splits > 1 and regs(2) >= consumer_regs_needed(signature, config):
+    widest = max(config.tile_n, signature.head_dim_v_padded)
+    if (
+        config.num_splits > 1
+        and regs(2) >= consumer_regs_needed(signature, config)
+        and widest <= WIDEST_MMA_IN_HALF
+    ):
         return regs(2)
     return regs(1)
 

@@ -277,6 +277,7 @@ def test_a_tile_with_splits_leaves_half_of_the_registers_if_it_can() -> None:
     assert canonicalise(HD128, replace(one, num_splits=4), SM90).regs_consumer == 232
     wide = replace(one, num_splits=4, tile_n=256)  # 128 + 64 + 64 + 28 registers are needed
     assert canonicalise(HD128, wide, SM90).regs_consumer == 256
+    assert canonicalise(HD256, replace(one, num_splits=4), SM90).regs_consumer == 256, "ptxas"
     two = replace(one, num_splits=4, tile_m=128)
     assert canonicalise(HD128, two, SM90).regs_consumer == 240
 

@@ -19,6 +19,7 @@ from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.evaluate.correctness import CheckCase, Distribution, small_cases
+from fa4gen.feasibility import canonicalise
 from fa4gen.hardware import load_arch
 from fa4gen.space import space_for
 
@@ -156,11 +157,15 @@ def test_row_sums_do_not_drift_over_many_blocks(launch: Callable[..., None], hea
     launch(signature, SPACE.default(signature), [long])
 
 
+@pytest.mark.parametrize("num_splits", [1, 3])
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.E4M3])
-def test_an_exported_file_runs_alone(tmp_path: Path, dtype: DType) -> None:
+def test_an_exported_file_runs_alone(tmp_path: Path, dtype: DType, num_splits: int) -> None:
     signature = KernelSignature(dtype, 64, 64, True, 1)
     path = tmp_path / "kernel.py"
-    path.write_text(render(signature, SPACE.default(signature), ARCH).source, encoding="utf-8")
+    config = canonicalise(
+        signature, SPACE.default(signature).vary({"num_splits": num_splits}), ARCH
+    )
+    path.write_text(render(signature, config, ARCH).source, encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "CUTE_DSL_ARCH"}
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, env=environment, check=False

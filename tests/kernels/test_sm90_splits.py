@@ -11,12 +11,12 @@ from fa4gen.compile import compile_kernel
 from fa4gen.compile.emulation import host_of_artifact
 from fa4gen.core.config import Scheduler
 from fa4gen.core.dtypes import DType
-from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.session import run
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import compare, kernel_tensors, make_inputs, poisoned_outputs
-from fa4gen.feasibility import check
+from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import load_arch
 from fa4gen.ptx.host import CompiledHost
 from fa4gen.space import space_for
@@ -74,6 +74,18 @@ def test_a_cta_that_combines_fits_beside_a_tile_that_leaves_half_of_the_register
     assert re.search(r"setmaxnreg\.inc\S+\s+240", combine), "what makes ptxas allot so many"
     assert registers(combine) == ARCH.regs_per_sm // 2
     assert (registers(tile) + registers(combine) <= ARCH.regs_per_sm) == room
+
+
+@pytest.mark.parametrize(("head_dim", "tile_n"), [(192, 64), (208, 64), (64, 192), (64, 208)])
+def test_splits_compile_however_wide_their_products_are(head_dim: int, tile_n: int) -> None:
+    """ptxas counts the registers of a product against those at launch."""
+    signature = KernelSignature(DType.BF16, head_dim, head_dim, False, 1)
+    knobs = {"tile_m": 64, "tile_n": tile_n, "num_kv_stages": 1, "num_splits": 2}
+    config = space_for("sm90").default(signature).vary(knobs | {"regs_consumer": 232})
+    config = canonicalise(signature, config, ARCH, derive=False)
+    assert check(signature, config, ARCH)
+    resources = compile_kernel(render(signature, config, ARCH)).resources
+    assert resources.spill_bytes == 0
 
 
 def ptx_of(marker: str, regs_consumer: int = 232) -> str:
