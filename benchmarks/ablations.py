@@ -48,6 +48,8 @@ class Ablation:
     """(passage, what stands there instead)."""
     knob: str = ""
     """Kernels without this knob set have nothing to change."""
+    causal: bool = False
+    """Whether kernels without a mask have nothing to change."""
 
     def apply(self, source: str) -> str:
         """The changed text.
@@ -118,6 +120,16 @@ ABLATIONS = (
         right=True,
         changes=(("Int64(EVICT_FIRST) if num_readers == 1 else ", ""),),
     ),
+    Ablation(
+        "longest-first",
+        "tiles head by head, the shortest first, as FlashAttention-4's paper compares",
+        right=True,
+        changes=(
+            ("LONGEST_FIRST = CAUSAL and TILES_PER_PLACE == 1", "LONGEST_FIRST = False"),
+            ("            m_block = longest\n", "            pass\n"),
+        ),
+        causal=True,
+    ),
 )
 
 
@@ -129,6 +141,8 @@ def variants(
     plain = KernelConfig()
     for number, ablation in enumerate(ABLATIONS):
         if ablation.knob and getattr(config, ablation.knob) == getattr(plain, ablation.knob):
+            continue
+        if ablation.causal and not generated.signature.causal:
             continue
         changed = ablation.apply(generated.source)
         name = f"{generated.module_name}_without_{number}"

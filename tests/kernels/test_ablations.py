@@ -21,6 +21,7 @@ SPLIT = {"tile_m": 64, "tile_n": 64, "num_splits": 16, "pingpong": False}
     [
         ("b4 s4096 h32 d64", {}, {"no-exponentials", "no-maxima", "late-wait", "keep-in-l2"}),
         ("b1 s1x8192 h32/8 d128", SPLIT, {"no-combine", "keep-in-l2"}),
+        ("b4 s4096 h16 d128 causal", {"scheduler": "lpt"}, {"no-maxima", "longest-first"}),
     ],
 )
 def test_every_part_can_be_taken_away(
