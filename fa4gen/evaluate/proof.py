@@ -28,7 +28,7 @@ from fa4gen.core.workspace import Workspace
 from fa4gen.emulator.findings import FindingKind
 from fa4gen.evaluate.correctness import Distribution
 from fa4gen.evaluate.emulated import AttentionReport, Trial, emulate_attention
-from fa4gen.feasibility import rows_per_cta
+from fa4gen.feasibility import rows_per_cta, rows_per_query
 from fa4gen.hardware import Arch
 from fa4gen.numerics import exp2_error
 
@@ -87,7 +87,7 @@ def cases(signature: KernelSignature, config: KernelConfig, arch: Arch) -> tuple
     rows = rows_per_cta(config, arch) * config.cta_group
     blocks = min(max(config.num_kv_stages // 2 + ROUNDS, LEAST_BLOCKS), MOST_BLOCKS)
     group = signature.qhead_per_kvhead
-    queries = max(1, rows // (group if config.pack_gqa else 1))
+    queries = max(1, rows // rows_per_query(signature, config))
     # A persistent kernel is told of one SM (or one pair of them).
     goes_on = config.scheduler is not Scheduler.LPT
     heads = 2 if goes_on and (group == 1 or config.pack_gqa) else 1

@@ -17,6 +17,7 @@ from fa4gen.feasibility.check import (
     smem_bytes,
     supported_archs,
 )
+from fa4gen.feasibility.common import rows_per_query
 
 __all__ = [
     "canonicalise",
@@ -25,6 +26,7 @@ __all__ = [
     "l2_section_bytes",
     "num_threads",
     "rows_per_cta",
+    "rows_per_query",
     "rule_knobs",
     "rules",
     "smem_bytes",

@@ -29,15 +29,16 @@ def canonicalise(
 ) -> KernelConfig:
     """``config`` with every knob that has no effect at its neutral value.
 
-    On every arch: without a polynomial its degree and place are the defaults; without a group of
-    query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; a line through each
-    octave is for e4m3 only; one consumer warpgroup cannot take turns; a CTA of one tile has no
-    next Q to fetch; what Blackwell's hardware hands out comes from a counter, but splits of the
-    keys are alike and few, so that CTAs walk them with a fixed stride; without a threshold every
-    row maximum is needed; without overlap no PV runs under exponentials and one P is enough. On
-    Blackwell: the polynomial takes no more of a row than its fragments hold; P is published when
-    it is complete at the latest; one Q tile has nobody to take turns with; the hardware hands
-    tiles out, no counter.
+    On every arch: without a polynomial its degree and place are the defaults; without a group
+    of query heads ``pack_gqa`` is off. On Hopper: all polynomial has no place; a line through
+    each octave is for e4m3 only; one consumer warpgroup cannot take turns; a CTA of one tile
+    has no next Q to fetch; what Blackwell's hardware hands out comes from a counter, but splits
+    of the keys are alike and few, so that CTAs walk them with a fixed stride; without a
+    threshold every row maximum is needed; query heads that do not divide a tile are packed only
+    where keys are split; without overlap no PV runs under exponentials and one P is enough. On
+    Blackwell: the polynomial takes no more of a row than its fragments hold; P is published
+    when it is complete at the latest; one Q tile has nobody to take turns with; the hardware
+    hands tiles out, no counter.
 
     Args:
         derive: also give the registers that are left over to the consumers (Hopper) or to the
@@ -60,6 +61,9 @@ def _sm90(
     signature: KernelSignature, config: KernelConfig, arch: Arch, derive: bool
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {}
+    if config.pack_gqa and config.tile_m % signature.qhead_per_kvhead and config.num_splits == 1:
+        changes["num_splits"] = 2
+        config = config.vary(changes)
     if config.exp2_poly_fraction == 0.0:
         changes |= _defaults(*_POLYNOMIAL)
     elif signature.dtype is not DType.E4M3:

@@ -141,6 +141,15 @@ def rescale_threshold(
     return Reason("rescale_threshold", message, got / limit - 1)
 
 
+def rows_per_query(signature: KernelSignature, config: KernelConfig) -> int:
+    """Rows of a tile that a query takes: one for each query head that shares it.
+
+    Where that number does not divide the tile they are rounded up to a power of two.
+    """
+    group = signature.qhead_per_kvhead if config.pack_gqa else 1
+    return group if config.tile_m % group == 0 else 1 << (group - 1).bit_length()
+
+
 @rule("pack_gqa", "tile_m")
 def pack_gqa(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     """The query heads of a KV head fill whole tiles."""

@@ -10,14 +10,15 @@ from fa4gen.feasibility.common import (
     LEAST_DEGREE_16_BIT,
     Family,
     head_dim,
-    pack_gqa,
     rescale_threshold,
+    rows_per_query,
     rule,
     scheduler_reason,
     smem_reason,
 )
 from fa4gen.feasibility.sm90_footprint import (
     BOOKKEEPING_REGS,
+    ROWS_PER_WARPGROUP,
     accumulator_regs,
     consumer_regs_needed,
     l2_section_bytes,
@@ -174,6 +175,39 @@ def _polynomial_digits(
     return Reason("exp2_poly_degree", message, 1.0)
 
 
+@rule("pack_gqa", "tile_m")
+def _pack_gqa(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    """A box of 64 rows holds the query heads of a KV head, or the tile does."""
+    group = signature.qhead_per_kvhead
+    if not config.pack_gqa or (group > 1 and config.tile_m % group == 0):
+        return None
+    if group == 1:
+        message = "pack_gqa: got true with qhead_per_kvhead 1, allowed: 2 or more; turn it off"
+    elif rows_per_query(signature, config) <= ROWS_PER_WARPGROUP:
+        return None
+    else:
+        message = (
+            f"pack_gqa: got true with tile_m {config.tile_m} and qhead_per_kvhead {group}, "
+            f"allowed: up to {ROWS_PER_WARPGROUP}, or a divisor of tile_m; turn pack_gqa off"
+        )
+    return Reason("pack_gqa", message, 1.0)
+
+
+@rule("pack_gqa", "tile_m", "num_splits", repaired=True)
+def _padded_queries(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
+    """Rows that no head has are left out where rows leave one by one, which TMA's boxes do not."""
+    group = signature.qhead_per_kvhead
+    if not config.pack_gqa or config.tile_m % group == 0 or config.num_splits > 1:
+        return None
+    message = (
+        f"pack_gqa: got true with tile_m {config.tile_m}, qhead_per_kvhead {group} and num_splits "
+        f"1, allowed: tile_m a multiple of qhead_per_kvhead ({config.tile_m} % {group} = "
+        f"{config.tile_m % group}), or num_splits of 2 or more; raise num_splits or turn pack_gqa "
+        f"off"
+    )
+    return Reason("pack_gqa", message, 1.0)
+
+
 FAMILY = Family(
     rules=(
         head_dim,
@@ -190,7 +224,8 @@ FAMILY = Family(
         _p_in_registers,
         _polynomial_digits,
         rescale_threshold,
-        pack_gqa,
+        _pack_gqa,
+        _padded_queries,
     ),
     derived_knobs=("regs_consumer",),
     smem_buffers=smem_buffers,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.feasibility import l2_section_bytes, rows_per_cta
+from fa4gen.feasibility import l2_section_bytes, rows_per_cta, rows_per_query
 from fa4gen.feasibility.sm90_footprint import ROWS_PER_WARPGROUP
 from fa4gen.hardware import Arch
 from fa4gen.perf import calibration as cal
@@ -136,7 +136,7 @@ def count_work(
             before, or of others' kernels.
     """
     group = problem.qhead_per_kvhead if config.pack_gqa else 1
-    heads = problem.num_heads_q // group
+    heads, rows = problem.num_heads_q // group, rows_per_query(problem.signature, config)
     dims = problem.head_dim + problem.head_dim_v
     head_bytes = problem.seqlen_k * dims * problem.dtype.itemsize
     section = max(l2_section_bytes(config, arch) // head_bytes, 1) * (
@@ -147,7 +147,7 @@ def count_work(
     return _count(
         (problem.batch * heads, section),
         (problem.seqlen_q, problem.seqlen_k, problem.causal),
-        group,
+        rows,
         (tile_m, config.tile_n, ROWS_PER_WARPGROUP if skips else tile_m),
         config.num_splits,
     )

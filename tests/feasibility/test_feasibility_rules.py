@@ -17,6 +17,7 @@ from fa4gen.feasibility import (
     check,
     l2_section_bytes,
     num_threads,
+    rows_per_query,
     rule_knobs,
     smem_bytes,
 )
@@ -147,6 +148,21 @@ def test_pack_gqa(group: int, fits: bool) -> None:
     signature = replace(HD128, qhead_per_kvhead=group)
     assert ("pack_gqa" not in rules(signature, KernelConfig(pack_gqa=True))) == fits
     assert rules(signature, KernelConfig(pack_gqa=False)) == set()
+
+
+@pytest.mark.parametrize(("group", "fits"), [(3, True), (5, True), (33, True), (65, False)])
+def test_heads_that_do_not_divide_a_tile_are_packed_where_keys_are_split(
+    group: int, fits: bool
+) -> None:
+    """Else TMA would store the rows between two queries over the next KV head's."""
+    signature = replace(HD128, qhead_per_kvhead=group)
+    packed = replace(THREE_CONSUMERS, tile_m=128, regs_consumer=240, pack_gqa=True)
+    packed = replace(packed, scheduler=Scheduler.PERSISTENT)
+    assert ("pack_gqa" not in rules(signature, replace(packed, num_splits=2))) == fits
+    message = str(check(signature, packed, SM90))
+    assert ("num_splits of 2 or more" if fits else "up to 64, or a divisor") in message
+    assert canonicalise(signature, packed, SM90).num_splits == 2
+    assert rows_per_query(signature, packed) == {3: 4, 5: 8, 33: 64, 65: 128}[group]
 
 
 def test_a_second_q_tile_takes_shared_memory_and_needs_a_next_tile() -> None:
@@ -318,9 +334,12 @@ def test_canonical_form_is_stable_and_never_worse(
 @settings(deadline=None)
 @given(config=configs, group=st.integers(1, 16), num_splits=splits)
 def test_only_rule_knobs_decide(config: KernelConfig, group: int, num_splits: int) -> None:
-    """The space relies on it: it multiplies feasible shapes by all values of the other knobs."""
+    """The space relies on it: it multiplies feasible shapes by all values of the other knobs.
+
+    (Shapes in canonical form: heads that do not divide a tile bring splits along.)
+    """
     signature = replace(HD128, qhead_per_kvhead=group)
     config = canonicalise(signature, replace(config, num_splits=num_splits), SM90)
     first = {knob.name: knob.values[0] for knob in space_for("sm90").free_knobs}
-    plain = config.vary(first)
+    plain = canonicalise(signature, config.vary(first), SM90)
     assert check(signature, plain, SM90) == check(signature, config, SM90)

@@ -114,6 +114,23 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {**DECODE, "tile_n": 64, "num_splits": 4},
         Distribution.NORMAL,
     ),
+    # Rows that no head has stand between those of one query and the next.
+    "seven heads of two queries": (
+        {"head_dim": 64, "seqlen_q": 2, "seqlen_k": 300, "num_heads_q": 14, "num_heads_kv": 2},
+        {**DECODE, "tile_n": 64, "num_splits": 3},
+        Distribution.LARGE,
+    ),
+    "five heads of queries in three tiles": (
+        {"head_dim": 128, "seqlen_q": 20, "seqlen_k": 150, "num_heads_q": 5, "num_heads_kv": 1}
+        | {"causal": True},
+        {**DECODE, "tile_n": 64, "num_splits": 2},
+        Distribution.GROWING,
+    ),
+    "three heads and two warpgroups": (
+        {"head_dim": 64, "seqlen_q": 70, "seqlen_k": 200, "num_heads_q": 3, "num_heads_kv": 1},
+        {"tile_m": 128, "scheduler": Scheduler.PERSISTENT, "num_splits": 2, "pack_gqa": True},
+        Distribution.NORMAL,
+    ),
     "persistent splits": (
         {"head_dim": 64, "head_dim_v": 128, "seqlen_q": 70, "seqlen_k": 400},
         {"tile_m": 128, "scheduler": Scheduler.PERSISTENT, "num_splits": 2},

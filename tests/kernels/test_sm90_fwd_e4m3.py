@@ -107,6 +107,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Distribution]] = {
         {**DECODE, "num_splits": 4},
         Distribution.GROWING,
     ),
+    "five heads of two queries": (
+        {"head_dim": 64, "seqlen_q": 2, "seqlen_k": 200, "num_heads_q": 10},
+        {**DECODE, "num_splits": 2},
+        Distribution.NORMAL,
+    ),
 }
 
 

@@ -249,6 +249,10 @@ def test_counting_packed_work() -> None:
     assert len(packed.blocks_per_tile) == 4  # 100 queries x 4 heads / 128 rows
     plain = count_work(problem, KernelConfig(), H200.arch)
     assert (plain.num_groups, len(plain.blocks_per_tile)) == (2 * 16, 1)
+    seven = attention(seqlen_q=20, seqlen_k=500, num_heads_q=28, num_heads_kv=4)
+    padded = count_work(seven, KernelConfig(pack_gqa=True, num_splits=2), H200.arch)
+    assert padded.num_groups == 2 * 4 * 2  # batches, heads, splits
+    assert len(padded.blocks_per_tile) == 2  # 20 queries x 8 rows / 128
 
 
 def test_counting_split_work() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fa4gen.core.config import KernelConfig, Scheduler
 from fa4gen.core.problem import AttentionProblem, KernelSignature
 from fa4gen.emulator.decode import Program
-from fa4gen.feasibility import rows_per_cta
+from fa4gen.feasibility import rows_per_cta, rows_per_query
 from fa4gen.hardware import Arch
 from fa4gen.perf.trace.dataflow import ClusterSteps, steps_of
 from fa4gen.perf.trace.machine_code import MachineCode
@@ -104,7 +104,7 @@ def trace_tiles(
     """
     rows = rows_per_cta(config, arch) * config.cta_group
     group = signature.qhead_per_kvhead
-    queries = max(1, rows // (group if config.pack_gqa else 1))
+    queries = max(1, rows // rows_per_query(signature, config))
     goes_on = config.scheduler is not Scheduler.LPT
     if goes_on and signature.causal and config.scheduler is not Scheduler.DYNAMIC:
         queries *= 2  # a long tile and a short one belong together
