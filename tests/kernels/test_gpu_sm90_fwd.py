@@ -37,7 +37,7 @@ def signatures(dtypes: list[DType], *head_dims: int) -> st.SearchStrategy[Kernel
         head_dim=st.sampled_from([16, 64, 80, 96, 128, 192, 256, *head_dims]),
         head_dim_v=st.sampled_from([64, 96, 128, 192, 256, *head_dims]),
         causal=st.booleans(),
-        qhead_per_kvhead=st.sampled_from([1, 2, 4, 8]),
+        qhead_per_kvhead=st.sampled_from([1, 2, 4, 5, 7, 8]),
     )
 
 
@@ -107,6 +107,21 @@ def test_random_configurations_match_float64(
         for kind in Distribution
     ]
     launch(signature, config, [*cases, *small_cases(problem(signature, 256, 256), config)])
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.E4M3])
+@pytest.mark.parametrize("group", [3, 5, 7])
+def test_heads_that_divide_no_tile(launch: Callable[..., None], group: int, dtype: DType) -> None:
+    """The rows between two queries are the next KV head's, or past the last; none may leave."""
+    for causal in (False, True):
+        signature = KernelSignature(dtype, 128, 128, causal, group)
+        config = SPACE.default(signature).vary(
+            {"tile_m": 64, "tile_n": 64, "pack_gqa": True, "num_splits": 3}
+        )
+        config = canonicalise(signature, config, ARCH)
+        cases = small_cases(problem(signature, 300, 300), config)
+        short = CheckCase("short", problem(signature, 3, 4096), Distribution.NORMAL)
+        launch(signature, config, [*cases, short])
 
 
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.E4M3])
