@@ -22,6 +22,7 @@ from fa4gen.core.canonical import identity
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import RenderError
 from fa4gen.core.problem import KernelSignature
+from fa4gen.feasibility import ctas_per_sm, rows_per_query
 from fa4gen.hardware import Arch, load_arch
 from fa4gen.numerics.exp2_poly import LINE, coefficients
 
@@ -35,7 +36,8 @@ CONTEXT_NAMES: tuple[str, ...] = (
     "causal",
     "qhead_per_kvhead",
     "target",
-    "regs_per_sm",
+    "rows_per_query",
+    "ctas_per_sm",
     "exp2_coefficients",
     "exp2_line",
     "provenance",
@@ -131,7 +133,8 @@ def _context(
         "causal": signature.causal,
         "qhead_per_kvhead": signature.qhead_per_kvhead,
         "target": arch.target,
-        "regs_per_sm": arch.regs_per_sm,
+        "rows_per_query": rows_per_query(signature, config),
+        "ctas_per_sm": ctas_per_sm(signature, config, arch),
         "exp2_coefficients": () if line else coefficients(config.exp2_poly_degree),
         "exp2_line": line and config.exp2_poly_fraction > 0,
     }

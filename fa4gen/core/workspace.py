@@ -15,10 +15,9 @@ Shape = tuple[int, ...]
 class Workspace:
     """What a kernel takes between ``lse`` (and descales) and ``softmax_scale``.
 
-    In this order: O of every split, and from what it was measured (offset and row sum of each row),
-    both float32, in which nothing is expected; and a counter of
-    tiles, one int32, which is zero before a launch and after it, and which no two launches may use
-    at the same time.
+    In this order: O of every split, and what it is weighed by (offset and sum of each row), both
+    float32, in which nothing is expected; and a counter of tiles, one int32, which is zero before a
+    launch and after it, and which no two launches may use at the same time.
     """
 
     num_splits: int = 1

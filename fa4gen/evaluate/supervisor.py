@@ -159,7 +159,10 @@ class Supervisor:
         Raises:
             EvaluationError: it did not come up.
         """
-        self.begin()
+        try:
+            self.begin()
+        except OSError as error:
+            raise EvaluationError(f"GPU worker did not start: {error}") from error
         running = self._running
         if running is not None and running.identity is not None:
             return running.identity

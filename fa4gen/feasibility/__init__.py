@@ -8,6 +8,7 @@ What a kernel takes is said for each family of architectures: ``sm90_footprint``
 from fa4gen.feasibility.canonical import canonicalise
 from fa4gen.feasibility.check import (
     check,
+    ctas_per_sm,
     derived_knobs,
     l2_section_bytes,
     num_threads,
@@ -22,6 +23,7 @@ from fa4gen.feasibility.common import rows_per_query
 __all__ = [
     "canonicalise",
     "check",
+    "ctas_per_sm",
     "derived_knobs",
     "l2_section_bytes",
     "num_threads",

@@ -90,6 +90,15 @@ def l2_section_bytes(config: KernelConfig, arch: Arch) -> int:
     return _family(arch).l2_section_bytes(config)
 
 
+def ctas_per_sm(signature: KernelSignature, config: KernelConfig, arch: Arch) -> int:
+    """CTAs that share the registers of an SM.
+
+    Raises:
+        UnknownName: no kernel exists for this arch.
+    """
+    return _family(arch).ctas_per_sm(signature, config, arch)
+
+
 def supported_archs() -> tuple[str, ...]:
     """Names of the architectures that have rules, and so may have kernels."""
     return tuple(name for name in list_archs() if load_arch(name).family in _FAMILIES)

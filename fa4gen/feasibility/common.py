@@ -51,6 +51,8 @@ class Family:
     """Query rows of a CTA."""
     l2_section_bytes: Callable[[KernelConfig], int]
     """K and V that the tiles in flight should share in the L2."""
+    ctas_per_sm: Callable[[KernelSignature, KernelConfig, Arch], int] = lambda *_: 1
+    """CTAs that share the registers of an SM."""
 
 
 LEAST_DEGREE_16_BIT = 2

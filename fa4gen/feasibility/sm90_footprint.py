@@ -92,14 +92,23 @@ def full_regs_consumer(signature: KernelSignature, config: KernelConfig, arch: A
         left = start * (1 + consumers) - config.regs_producer
         return min(left // consumers // REG_GRANULE * REG_GRANULE, MAX_REGS_SETMAXNREG)
 
-    widest = max(config.tile_n, signature.head_dim_v_padded)
-    if (
-        config.num_splits > 1
-        and regs(2) >= consumer_regs_needed(signature, config)
-        and widest <= WIDEST_MMA_IN_HALF
-    ):
-        return regs(2)
+    if regs(2) >= consumer_regs_needed(signature, config):
+        half = config.vary({"regs_consumer": regs(2)})
+        if ctas_per_sm(signature, half, arch) > 1:
+            return regs(2)
     return regs(1)
+
+
+def ctas_per_sm(signature: KernelSignature, config: KernelConfig, arch: Arch) -> int:
+    """CTAs that share the registers of an SM: 2 where a tile with splits takes half of them.
+
+    The other half is for the CTA that combines.
+    """
+    consumers = num_consumer_warpgroups(config)
+    half = share_of_registers(2 * num_threads(config), arch) * (1 + consumers)
+    fits = config.regs_producer + consumers * config.regs_consumer <= half
+    widest = max(config.tile_n, signature.head_dim_v_padded)
+    return 2 if config.num_splits > 1 and fits and widest <= WIDEST_MMA_IN_HALF else 1
 
 
 def accumulator_regs(signature: KernelSignature, config: KernelConfig) -> int:

@@ -10,6 +10,7 @@ from fa4gen.feasibility.common import (
     LEAST_DEGREE_16_BIT,
     Family,
     head_dim,
+    pack_gqa,
     rescale_threshold,
     rows_per_query,
     rule,
@@ -21,6 +22,7 @@ from fa4gen.feasibility.sm90_footprint import (
     ROWS_PER_WARPGROUP,
     accumulator_regs,
     consumer_regs_needed,
+    ctas_per_sm,
     l2_section_bytes,
     launch_regs,
     num_consumer_warpgroups,
@@ -178,19 +180,9 @@ def _polynomial_digits(
 @rule("pack_gqa", "tile_m")
 def _pack_gqa(signature: KernelSignature, config: KernelConfig, arch: Arch) -> Reason | None:
     """A box of 64 rows holds the query heads of a KV head, or the tile does."""
-    group = signature.qhead_per_kvhead
-    if not config.pack_gqa or (group > 1 and config.tile_m % group == 0):
-        return None
-    if group == 1:
-        message = "pack_gqa: got true with qhead_per_kvhead 1, allowed: 2 or more; turn it off"
-    elif rows_per_query(signature, config) <= ROWS_PER_WARPGROUP:
-        return None
-    else:
-        message = (
-            f"pack_gqa: got true with tile_m {config.tile_m} and qhead_per_kvhead {group}, "
-            f"allowed: up to {ROWS_PER_WARPGROUP}, or a divisor of tile_m; turn pack_gqa off"
-        )
-    return Reason("pack_gqa", message, 1.0)
+    padded = signature.qhead_per_kvhead > 1
+    padded &= rows_per_query(signature, config) <= ROWS_PER_WARPGROUP
+    return None if padded else pack_gqa(signature, config, arch)
 
 
 @rule("pack_gqa", "tile_m", "num_splits", repaired=True)
@@ -232,5 +224,6 @@ FAMILY = Family(
     num_threads=num_threads,
     rows_per_cta=rows_per_cta,
     l2_section_bytes=l2_section_bytes,
+    ctas_per_sm=ctas_per_sm,
 )
 """The kernel of sm_90a."""

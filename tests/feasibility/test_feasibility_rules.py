@@ -160,7 +160,7 @@ def test_heads_that_do_not_divide_a_tile_are_packed_where_keys_are_split(
     packed = replace(packed, scheduler=Scheduler.PERSISTENT)
     assert ("pack_gqa" not in rules(signature, replace(packed, num_splits=2))) == fits
     message = str(check(signature, packed, SM90))
-    assert ("num_splits of 2 or more" if fits else "up to 64, or a divisor") in message
+    assert ("num_splits of 2 or more" if fits else "a multiple of qhead_per_kvhead") in message
     assert canonicalise(signature, packed, SM90).num_splits == 2
     assert rows_per_query(signature, packed) == {3: 4, 5: 8, 33: 64, 65: 128}[group]
 
