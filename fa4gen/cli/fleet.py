@@ -12,10 +12,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any
 
 from fa4gen.cli.output import EXIT_INTERRUPTED, say
 from fa4gen.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fa4gen.tune.turns import Turns
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 TUNE = (sys.executable, "-m", "fa4gen", "tune")
@@ -64,6 +69,14 @@ class Outcome:
     code: int
 
 
+def shared_turns(text: str, count: int) -> Turns:
+    """``PROCESSES:FOLDER``, as :func:`tune_on` gives it to every process."""
+    from fa4gen.tune.turns import Turns
+
+    processes, _, folder = text.partition(":")
+    return Turns(count, Path(folder), int(processes))
+
+
 def chosen_gpus(text: str, present: int) -> tuple[int, ...]:
     """Indices of GPUs, as CUDA counts those it sees, from ``all`` or ``0,2``.
 
@@ -83,24 +96,23 @@ def chosen_gpus(text: str, present: int) -> tuple[int, ...]:
 def tune_on(
     gpus: Sequence[int], arguments: Sequence[str], command: Sequence[str] = TUNE
 ) -> list[Outcome]:
-    """Run ``fa4gen tune`` on every GPU with a part of the problems each, until all are done.
+    """Run ``fa4gen tune`` on every GPU, each taking problems as long as there are any.
 
     A first Ctrl-C or SIGTERM is passed on, so that each process ends as it would by itself; a
     second one too, and makes them stop at once.
 
     Args:
         gpus: as CUDA counts those it sees.
-        arguments: of the command, but for the part.
+        arguments: of the command, but for the turns.
         command: stands in for ``fa4gen tune`` in tests.
     """
     processes: list[subprocess.Popen[str]] = []
     outputs: dict[int, str] = {}
     readers: list[threading.Thread] = []
-    with _passed_on(processes):
-        for place, gpu in enumerate(gpus):
-            part = Part(place + 1, len(gpus))
+    with TemporaryDirectory(prefix="fa4gen-turns-") as folder, _passed_on(processes):
+        for gpu in gpus:
             process = subprocess.Popen(
-                [*command, *arguments, "--part", str(part)],
+                [*command, *arguments, "--turns", f"{len(gpus)}:{folder}"],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -126,7 +138,12 @@ def merged(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         return {"rows": [], "not_started": []}
     whole: dict[str, Any] = dict(views[0])
     whole["rows"] = [row for view in views for row in view["rows"]]
-    whole["not_started"] = [problem for view in views for problem in view["not_started"]]
+    # What one process left, another may have begun, and what nobody began is in all views.
+    seen = [row["problem"] for row in whole["rows"]]
+    whole["not_started"] = []
+    for problem in (problem for view in views for problem in view["not_started"]):
+        if problem not in [*seen, *whole["not_started"]]:
+            whole["not_started"].append(problem)
     whole["elapsed_s"] = max(view["elapsed_s"] for view in views)
     whole["interrupted"] = any(view["interrupted"] for view in views)
     timings = [row["winner"]["timing"] for row in whole["rows"] if row["winner"]]

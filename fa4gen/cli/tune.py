@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fa4gen.cli.fleet import Part, chosen_gpus, exit_code, merged, tune_on
+from fa4gen.cli.fleet import Part, chosen_gpus, exit_code, merged, shared_turns, tune_on
 from fa4gen.cli.machine import AUTO, look, resolve
 from fa4gen.cli.options import DbOption, JsonOption, SkuOption, examples
 from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fa4gen.db import TuningStore
     from fa4gen.evaluate.contract import Evaluator
     from fa4gen.tune import TuneSettings
+    from fa4gen.tune.turns import Turns
     from fa4gen.tune.workload import Workload
 
 WorkloadOption = Annotated[
@@ -66,6 +67,8 @@ PartOption = Annotated[
     ),
 ]
 
+TurnsOption = Annotated[str | None, typer.Option(hidden=True, help="Of tune --gpus, for its own.")]
+
 _BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
@@ -107,6 +110,7 @@ def tune(
     resume: ResumeOption = True,
     gpus: GpusOption = None,
     part: PartOption = None,
+    turns: TurnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best kernel for each problem of a workload and keep it in the tuning database.
@@ -139,7 +143,8 @@ def tune(
     notices(target, prove=proves)
     with open_store(db) as store, open_evaluator(target, prove=proves) as evaluator:
         title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
-        view = _run(title, work.problems, (evaluator, store), settings)
+        handed = None if turns is None else shared_turns(turns, len(work.problems))
+        view = _run(title, work.problems, (evaluator, store), settings, handed)
     emit(view, tables.tuning(view), as_json=as_json)
     if view.interrupted:
         raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)
@@ -173,6 +178,7 @@ def _run(
     problems: Sequence[AttentionProblem],
     means: tuple[Evaluator, TuningStore],
     settings: TuneSettings,
+    turns: Turns | None,
 ) -> TuneView:
     from fa4gen.cli.progress import shown
     from fa4gen.report import build
@@ -183,7 +189,12 @@ def _run(
     board = Board(title, problems)
     with shown(board) as listener:
         report = run_tuner(
-            problems, evaluator=evaluator, store=store, settings=settings, listener=listener
+            problems,
+            evaluator=evaluator,
+            store=store,
+            settings=settings,
+            listener=listener,
+            turns=turns,
         )
     trials = [line.trials for line in board.lines]
     place = (evaluator.sku, evaluator.policy)

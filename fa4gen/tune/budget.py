@@ -27,7 +27,7 @@ class Budget:
     total_s: float | None
     """Seconds for all problems together; ``None`` is no limit."""
     weights: Sequence[float]
-    """One per problem, in the order they are tuned."""
+    """One per problem."""
     clock: Clock = time.monotonic
     _start_s: float = field(init=False)
 
@@ -48,9 +48,10 @@ class Budget:
         """Seconds not used yet; infinite without a limit, never below 0."""
         return math.inf if self.total_s is None else max(0.0, self.total_s - self.elapsed_s)
 
-    def share_s(self, index: int) -> float:
-        """Seconds problem ``index`` may use, when it and all after it are still to do."""
-        return self.left_s * self.weights[index] / sum(self.weights[index:])
+    def share_s(self, index: int, weight_to_come: float) -> float:
+        """Seconds problem ``index`` may use, with others of this weight in all to do after it."""
+        weight = self.weights[index]
+        return self.left_s * weight / (weight + weight_to_come)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from optuna.storages import BaseStorage
@@ -24,6 +24,7 @@ from fa4gen.tune.seeds import Seeder
 from fa4gen.tune.session import ProblemTuner, Surroundings
 from fa4gen.tune.settings import TuneSettings, study_location
 from fa4gen.tune.study import close_storage, open_storage
+from fa4gen.tune.turns import Turns
 
 
 def tune(
@@ -34,6 +35,7 @@ def tune(
     settings: TuneSettings | None = None,
     listener: TuneListener | None = None,
     space: SearchSpace | None = None,
+    turns: Turns | None = None,
 ) -> TuneReport:
     """Find the best configuration for every problem, and keep it in ``store``.
 
@@ -52,6 +54,8 @@ def tune(
         settings: effort, budget, sampler, seed; the defaults of :class:`TuneSettings`.
         listener: is told what happens.
         space: the configurations to search; by default the one of the evaluator's arch.
+        turns: hands out the problems, where other processes tune some of them; by default all are
+            tuned here. The report is of those tuned here.
 
     Raises:
         NoFeasibleKernel: a problem's head dimensions are beyond the space; nothing was done.
@@ -70,6 +74,7 @@ def tune(
         space.default(problem.signature)
     budget = Budget(settings.budget_s, weights)
     start_s = time.monotonic()
+    turns = turns or Turns(len(workload))
     reports: list[ProblemReport] = []
     cheap = evaluator.source is Source.MODELLED
     storage = open_storage(study_location(settings, _file_of(store), cheap=cheap))
@@ -79,22 +84,43 @@ def tune(
         around = Surroundings(
             evaluator, store, space, storage, settings, listener, interrupts, seeder, aside
         )
-        for index, problem in enumerate(workload):
-            place = (index, len(workload))
-            upcoming = workload[index + 1] if index + 1 < len(workload) else None
-            share_s = budget.share_s(index)
-            reports.append(ProblemTuner(around, problem, place, share_s, upcoming).run())
-            if interrupts.requested or reports[-1].stop is StopReason.INTERRUPTED:
-                break
+        with closing(_in_turn(turns, budget)) as hand:
+            for index, following, share_s in hand:
+                upcoming = None if following is None else workload[following]
+                place = (index, len(workload))
+                tuner = ProblemTuner(around, workload[index], place, share_s, upcoming)
+                reports.append(tuner.run())
+                if interrupts.requested or reports[-1].stop is StopReason.INTERRUPTED:
+                    break
     interrupted = interrupts.requested or any(
         report.stop is StopReason.INTERRUPTED for report in reports
     )
     return TuneReport(
         problems=tuple(reports),
         interrupted=interrupted,
-        not_started=tuple(workload[len(reports) :]),
+        not_started=tuple(workload[index] for index in turns.left()),
         elapsed_s=time.monotonic() - start_s,
     )
+
+
+def _in_turn(turns: Turns, budget: Budget) -> Generator[tuple[int, int | None, float], None, None]:
+    """Problems of this process, each with the one after it and the seconds it may use.
+
+    Whoever stops early closes it, and the one that was to come is anybody's again.
+    """
+    following = turns.next()
+    try:
+        while following is not None:
+            index, following = following, turns.ahead()
+            to_come = turns.weight_to_come(budget.weights)
+            if following is not None:
+                to_come += budget.weights[following]
+            yield index, following, budget.share_s(index, to_come)
+            following = turns.next() if following is None else following
+    except GeneratorExit:
+        if following is not None:
+            turns.put_back(following)
+        raise
 
 
 @contextmanager

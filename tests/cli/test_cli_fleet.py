@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from fa4gen.cli.app import app
 from fa4gen.cli.fleet import VISIBLE, Outcome, Part, chosen_gpus, exit_code, merged, tune_on
 from fa4gen.core.errors import ConfigError
+from fa4gen.tune import load_workload
 
 TELLS = """
 import json, os, sys
@@ -25,13 +26,13 @@ print("hello", file=sys.stderr)
 print(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], sys.argv[1:]]))
 """
 WAITS = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 def stop(number, frame):
     print(number)
     sys.exit(130)
 signal.signal(signal.SIGINT, stop)
-Path(sys.argv[1], sys.argv[-1].replace("/", "of")).touch()
+Path(sys.argv[1], str(os.getpid())).touch()
 time.sleep(60)
 """
 
@@ -61,13 +62,16 @@ def test_gpus_are_chosen_among_those_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(("visible", "names"), [("", ["0", "2"]), ("7,5,GPU-a", ["7", "GPU-a"])])
-def test_each_process_sees_its_gpu_and_its_part(
+def test_each_process_sees_its_gpu_and_the_turns_of_all(
     visible: str, names: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setenv(VISIBLE, visible)
     first, second = tune_on((0, 2), ["--effort", "full"], [sys.executable, "-c", TELLS])
-    assert json.loads(first.output) == [names[0], ["--effort", "full", "--part", "1/2"]]
-    assert json.loads(second.output) == [names[1], ["--effort", "full", "--part", "2/2"]]
+    sees, [*arguments, turns] = json.loads(first.output)
+    assert (sees, arguments) == (names[0], ["--effort", "full", "--turns"])
+    assert json.loads(second.output) == [names[1], ["--effort", "full", "--turns", turns]]
+    assert turns.startswith("2:")
+    assert not Path(turns[2:]).exists(), "the folder of the turns is gone at the end"
     assert (first.gpu, second.gpu, first.code) == (0, 2, 0)
     said = capfd.readouterr().err
     assert "gpu 0: hello" in said
@@ -93,12 +97,16 @@ def test_an_interrupt_reaches_every_process_once(tmp_path: Path) -> None:
 
 def test_results_of_all_processes_are_one() -> None:
     def view(gain: float, elapsed_s: float) -> str:
-        rows = [{"winner": {"timing": {"gain": gain}}}, {"winner": None}]
+        winner = {"timing": {"gain": gain}}
+        rows = [
+            {"problem": f"first at {gain}", "winner": winner},
+            {"problem": f"second at {gain}", "winner": None},
+        ]
         return json.dumps(
             {
                 "sku": "h200",
                 "rows": rows,
-                "not_started": [],
+                "not_started": ["second at 8.0", "left by both"],
                 "elapsed_s": elapsed_s,
                 "interrupted": False,
                 "geomean_gain": gain,
@@ -107,10 +115,21 @@ def test_results_of_all_processes_are_one() -> None:
 
     whole = merged([Outcome(0, view(2.0, 3.0), 0), Outcome(1, view(8.0, 5.0), 0)])
     assert len(whole["rows"]) == 4
+    assert whole["not_started"] == ["left by both"]
     assert math.isclose(whole["geomean_gain"], 4.0)
     assert (whole["elapsed_s"], whole["sku"]) == (5.0, "h200")
     assert exit_code([Outcome(0, "", 0), Outcome(1, "", -9)]) == 9
     assert merged([Outcome(0, "", 1)])["rows"] == []
+
+
+def test_processes_share_the_problems_of_a_workload(tmp_path: Path) -> None:
+    """Two at once, at a glance: every problem has one row, in one of them."""
+    arguments = ["--effort", "glance", "--sku", "h200", "--workload", "quick", "--json"]
+    outcomes = tune_on((0, 1), [*arguments, "--db", str(tmp_path / "t.sqlite")])
+    assert exit_code(outcomes) == 0
+    rows = [row["problem"]["text"] for row in merged(outcomes)["rows"]]
+    assert sorted(rows) == sorted(str(problem) for problem in load_workload("quick").problems)
+    assert merged(outcomes)["not_started"] == []
 
 
 def test_a_part_of_a_workload_is_tuned(tmp_path: Path) -> None:

@@ -61,17 +61,17 @@ class Hand:
 def test_time_left_over_goes_to_the_rest():
     clock = Hand()
     budget = Budget(100.0, (1.0, 1.0, 2.0), clock)
-    assert budget.share_s(0) == pytest.approx(25.0)
+    assert budget.share_s(0, 3.0) == pytest.approx(25.0)
     clock.now_s += 4.0
-    assert budget.share_s(1) == pytest.approx(96.0 / 3)
+    assert budget.share_s(1, 2.0) == pytest.approx(96.0 / 3)
     clock.now_s += 60.0
-    assert budget.share_s(2) == pytest.approx(36.0)
+    assert budget.share_s(2, 0.0) == pytest.approx(36.0)
     clock.now_s += 60.0
-    assert budget.share_s(2) == 0.0
+    assert budget.share_s(2, 0.0) == 0.0
 
 
 def test_no_budget_is_no_limit():
-    assert math.isinf(Budget(None, (1.0, 5.0)).share_s(0))
+    assert math.isinf(Budget(None, (1.0, 5.0)).share_s(0, 5.0))
     assert not Deadline.after(math.inf).passed(0.8)
 
 
