@@ -51,7 +51,7 @@ class Board:
     ) -> None:
         self.title, self.clock = title, clock
         self.lines = [Line(problem) for problem in problems]
-        self.asks = (0, 0)
+        self.asks = (0, 0, 0)
         self.begun_s = clock()
 
     def on_problem_start(self, event: ProblemStart) -> None:
@@ -65,7 +65,8 @@ class Board:
         line = self.lines[event.index]
         outcome = event.evaluation.outcome.value
         line.trials[outcome] = line.trials.get(outcome, 0) + 1
-        self.asks = (event.progress.infeasible_asks, event.progress.duplicate_asks)
+        progress = event.progress
+        self.asks = (progress.infeasible_asks, progress.duplicate_asks, progress.hopeless_asks)
         if line.incumbent is None and event.evaluation.outcome is Outcome.OK:
             self._set(event.index, event.evaluation)
 
@@ -114,11 +115,11 @@ class Board:
                 Text(self.left(line), style="dim" if line.ended else ""),
             )
         done = sum(1 for line in self.lines if line.ended)
-        infeasible, known = self.asks
+        infeasible, known, hopeless = self.asks
         footer = (
             f"{done} of {len(self.lines)} problems, {trials_text(self.trials())}, "
             f"{duration(self.clock() - self.begun_s)}; asks refused {infeasible}, "
-            f"known {known}. Ctrl-C keeps what is proven."
+            f"known {known}, hopeless {hopeless}. Ctrl-C keeps what is proven."
         )
         return Group(Text(self.title, style="bold"), table, Text(footer, style="dim"))
 

@@ -21,6 +21,7 @@ from fa4gen.evaluate.replay import Sweep
 from fa4gen.hardware import load_sku
 from fa4gen.space import Knob, SearchSpace, space_for
 from fa4gen.tune.effort import QUICK
+from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.knobs import INDEX_SUFFIX, Knobs
 from fa4gen.tune.proposer import Proposer
 from fa4gen.tune.samplers import make_sampler
@@ -28,7 +29,8 @@ from fa4gen.tune.seeds import seeds_among
 from fa4gen.tune.study import StudyKey, TunerStudy, open_storage
 
 SEEDED = "model+"
-"""Prefix of a strategy that begins, as the tuner does, with the cycle model's favourites."""
+"""Prefix of a strategy that begins, as the tuner does, with the cycle model's favourites, and tries
+nothing that the model sees far behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class Race:
             if (params := self.knobs.params(config)) is not None
         }
         self._seeds: list[KernelConfig] | None = None
+        self._forecast = Forecast(problem, self.sku, self.anchor, QUICK.hopeless_above)
 
     @property
     def seeds(self) -> list[KernelConfig]:
@@ -243,4 +246,5 @@ class Race:
             self.explorer,
             max_free_asks=QUICK.max_free_asks,
             rng=random.Random(seed),
+            forecast=self._forecast if strategy.startswith(SEEDED) else None,
         )

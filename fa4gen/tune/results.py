@@ -47,6 +47,8 @@ class Progress:
     """Wishes of the sampler that the rules refused."""
     duplicate_asks: int
     """Wishes of the sampler that were known already."""
+    hopeless_asks: int
+    """Wishes of the sampler that the cycle model sees far behind the incumbent."""
     failures: Mapping[Outcome, int]
     """Evaluations of this run that failed, by outcome."""
     best_gain: float

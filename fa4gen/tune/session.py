@@ -7,7 +7,6 @@ import hashlib
 import math
 import random
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -18,16 +17,16 @@ from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import EvaluationError
 from fa4gen.core.evaluation import Evaluation
 from fa4gen.core.outcome import Outcome, Source
-from fa4gen.core.problem import AttentionProblem, KernelSignature
+from fa4gen.core.problem import AttentionProblem
 from fa4gen.db.values import DispatchRow, Origin, Store
 from fa4gen.evaluate.contract import Evaluator
-from fa4gen.hardware import Arch
 from fa4gen.space import SearchSpace
 from fa4gen.tune.budget import Deadline
 from fa4gen.tune.finalists import contenders
+from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.interrupts import Interrupts
 from fa4gen.tune.knobs import Knobs
-from fa4gen.tune.proposer import FreeAsks, Proposer
+from fa4gen.tune.proposer import FreeAsks, Proposer, SpaceExplorer
 from fa4gen.tune.records import Known, Records
 from fa4gen.tune.results import (
     IncumbentEvent,
@@ -59,23 +58,6 @@ class Surroundings:
     seeder: Seeder
     aside: Executor
     """One thread, for the study's work while a kernel is timed."""
-
-
-@dataclass(frozen=True)
-class SpaceExplorer:
-    """A search space, bound to one kernel signature."""
-
-    space: SearchSpace
-    signature: KernelSignature
-    arch: Arch
-
-    def neighbours(self, config: KernelConfig) -> Iterator[KernelConfig]:
-        """Configurations one knob away."""
-        return self.space.neighbours(config)
-
-    def sample(self, rng: random.Random) -> KernelConfig:
-        """Any configuration that can run."""
-        return self.space.sample(rng, self.signature, self.arch)
 
 
 class ProblemTuner:
@@ -191,6 +173,9 @@ class ProblemTuner:
             self.explorer,
             max_free_asks=self.effort.max_free_asks,
             rng=self.rng,
+            forecast=Forecast(
+                self.problem, evaluator.sku, self.anchor_config, self.effort.hopeless_above
+            ),
         )
         self.free = self.proposer.free
         self._adopt_row()
@@ -376,6 +361,7 @@ class ProblemTuner:
             patience=self.effort.patience,
             infeasible_asks=self.free.infeasible,
             duplicate_asks=self.free.duplicate,
+            hopeless_asks=self.free.hopeless,
             failures=dict(self.tally.failures),
             best_gain=self.tally.best_gain,
             elapsed_s=self.whole.elapsed_s,

@@ -49,6 +49,9 @@ PENALTY = math.log(4.0)
 LOCK_WAIT_S = 60.0
 """How long to wait for another tuner's write to the study file."""
 
+SAMPLER = "sampler"
+"""Origin of what the sampler itself asks for."""
+
 _OWNER, _ORIGIN, _RESULT = "owner", "origin", "result"
 
 
@@ -246,7 +249,7 @@ class TunerStudy:
         """The next enqueued configuration, else the sampler's wish."""
         trial = self._study.ask(fixed_distributions=self.knobs.distributions)
         trial.set_user_attr(_OWNER, ownership.this_process())
-        origin = str(trial.user_attrs.get(_ORIGIN, "sampler"))
+        origin = str(trial.user_attrs.get(_ORIGIN, SAMPLER))
         return Asked(trial, self.knobs.config(trial.params), origin)
 
     def running(self, *, besides: frozenset[int] = frozenset()) -> list[KernelConfig]:
@@ -270,6 +273,14 @@ class TunerStudy:
         values["feasibility"] = _violation(sum(reason.excess for reason in verdict.reasons))
         facts = {"config_id": asked.config.config_id, "outcome": Outcome.INFEASIBLE.value}
         self._finish(asked, PENALTY, values, facts)
+
+    def prune(self, asked: Asked, expected: float) -> None:
+        """It is not worth an evaluation; the sampler learns the objective that is expected."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for name in CONSTRAINTS:
+                asked.trial.set_constraint(name, SATISFIED)
+            asked.trial.report(expected, step=0)
+            self._study.tell(asked.number, state=TrialState.PRUNED, skip_if_finished=True)
 
     def abandon(self, asked: Asked) -> None:
         """It was not evaluated after all; the sampler forgets it."""

@@ -27,7 +27,7 @@ PROBLEMS = [
     for n in (512, 1024)
 ]
 MADE = Provenance(Source.MEASURED, "h200", 1, "t", "2026-01-01T00:00:00+00:00", "0")
-PROGRESS = Progress(1, 1, 32, 0, 14, 3, 5, {}, 1.0, 1.0, math.inf)
+PROGRESS = Progress(1, 1, 32, 0, 14, 3, 5, 7, {}, 1.0, 1.0, math.inf)
 CONFIG = KernelConfig()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,15 @@ from fa4gen.tune.results import IncumbentEvent, ProblemReport, ProblemStart, Tri
 
 # Optuna's TPE takes 10 to 30 ms an ask, random search 1: tests that are not about what the
 # search finds use the latter.
-SMALL: Effort = replace(QUICK, max_trials=9, patience=50, model_seeds=0, lookahead=2)
+SMALL: Effort = replace(
+    QUICK,
+    max_trials=9,
+    patience=50,
+    model_seeds=0,
+    lookahead=2,
+    max_free_asks=24,
+    hopeless_above=math.inf,  # the fakes' times are not the model's
+)
 
 
 @dataclass
