@@ -54,7 +54,7 @@ QUICK = Effort(
     nearest_seeds=2,
     startup_trials=8,
     lookahead=10,
-    max_free_asks=8,
+    max_free_asks=3,
 )
 """Minutes for a workload: most of the gain."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import random
-from collections import deque
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
-from functools import partial
 
 from optuna.storages import BaseStorage
 
@@ -21,6 +18,7 @@ from fa4gen.core.problem import AttentionProblem
 from fa4gen.db.values import DispatchRow, Origin, Store
 from fa4gen.evaluate.contract import Evaluator
 from fa4gen.space import SearchSpace
+from fa4gen.tune.asker import Asker, Seen
 from fa4gen.tune.budget import Deadline
 from fa4gen.tune.finalists import contenders
 from fa4gen.tune.forecast import Forecast
@@ -41,7 +39,7 @@ from fa4gen.tune.results import (
 from fa4gen.tune.samplers import make_sampler
 from fa4gen.tune.seeds import Seeder
 from fa4gen.tune.settings import TuneSettings
-from fa4gen.tune.study import Asked, StudyKey, TunerStudy
+from fa4gen.tune.study import StudyKey, TunerStudy
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,9 @@ class Surroundings:
     interrupts: Interrupts
     seeder: Seeder
     aside: Executor
-    """One thread, for the study's work while a kernel is timed."""
+    """One thread, for the study's work while kernels are timed."""
+    ahead: Executor
+    """One thread, for the next problem's seeds."""
 
 
 class ProblemTuner:
@@ -84,7 +84,6 @@ class ProblemTuner:
         self.known_count = 0
         self.winner: Known | None = None
         self.has_row = False
-        self.untold: tuple[Asked, Evaluation] | None = None
         self.finalists: tuple[tuple[KernelConfig, Evaluation], ...] = ()
         self.message = ""
 
@@ -129,13 +128,20 @@ class ProblemTuner:
             return StopReason.ANCHOR_FAILED
         if not self.has_row:
             self._set_winner(self.anchor)
-        self._catch_up()
+        in_study = self.study.known_ids()
+        for known in self._catch_up():
+            if known.config.config_id not in in_study:
+                self.study.add(known.config, known.evaluation)
         for origin, config in seeds:
             if self.records.get(config) is None:
                 self.study.enqueue(config, origin)
-        stop = self._search()
-        self._prepare_upcoming(self.around.store.dispatch_rows())
-        self._decide()
+        asker = self._asker()
+        try:
+            stop = self._search(asker)
+            self._prepare_upcoming(self.around.store.dispatch_rows())
+            self._decide()
+        finally:
+            asker.join()
         return stop
 
     def _open(self, anchor: Evaluation) -> None:
@@ -166,18 +172,6 @@ class ProblemTuner:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
         self.rng = random.Random(seed)
         self.study.use(make_sampler(settings.sampler, seed, self.effort.startup_trials))
-        self.proposer = Proposer(
-            self.study,
-            (self.problem.signature, self.arch),
-            self.records,
-            self.explorer,
-            max_free_asks=self.effort.max_free_asks,
-            rng=self.rng,
-            forecast=Forecast(
-                self.problem, evaluator.sku, self.anchor_config, self.effort.hopeless_above
-            ),
-        )
-        self.free = self.proposer.free
         self._adopt_row()
 
     def _adopt_row(self) -> None:
@@ -206,62 +200,57 @@ class ProblemTuner:
         anchor = self.around.space.default(self.upcoming.signature)
         self.around.evaluator.prepare(self.upcoming, [anchor, *seeds], later=True)
 
-    def _search(self) -> StopReason:
-        """Evaluate what the study asks for; while one is timed, the study is told of the one
-        before and asked for more."""
-        window: deque[Asked] = deque()
-        beside = partial(self._prepare_upcoming, self.around.store.dispatch_rows())
+    def _asker(self) -> Asker:
+        evaluator, effort = self.around.evaluator, self.effort
+        seen = Seen(self.records.all())
+        proposer = Proposer(
+            self.study,
+            (self.problem.signature, self.arch),
+            seen,
+            SpaceExplorer(self.around.space, self.problem.signature, self.arch),
+            max_free_asks=effort.max_free_asks,
+            rng=self.rng,
+            forecast=Forecast(
+                self.problem, evaluator.sku, self.anchor_config, effort.hopeless_above
+            ),
+        )
+        self.free = proposer.free
+        return Asker(
+            self.study,
+            proposer,
+            seen,
+            lookahead=effort.lookahead,
+            prepare=lambda config: evaluator.prepare(self.problem, [config]),
+        )
+
+    def _search(self, asker: Asker) -> StopReason:
+        """Evaluate what the study asks for, while it is asked for more."""
+        upcoming: list[Future[None]] = []
+        rows = self.around.store.dispatch_rows()
+        asker.start(self.around.aside, self._room)
         try:
             while (stop := self._stop()) is None:
                 self.around.interrupts.check()
-                self._catch_up()
-                if not window:
-                    self._tell_and_top_up(window)
-                if not window:
-                    return StopReason.EXHAUSTED
-                asked = window[0]
-                job = self.around.aside.submit(beside)
-                try:
-                    evaluation = self._evaluate(asked.config)
-                finally:
-                    wait([job])
+                if self.tally.evaluated > 1:
+                    for known in self._catch_up():
+                        asker.learn(known, self._room)
+                if (asked := asker.next()) is None:
+                    return self._stop() or StopReason.EXHAUSTED
+                if not upcoming:
+                    upcoming.append(self.around.ahead.submit(self._prepare_upcoming, rows))
+                evaluation = self._evaluate(asked.config)
                 # The database first: the study can be made again from it.
-                self._recorded(asked.config, evaluation, asked.origin, asked.number)
-                self.untold = (asked, evaluation)
-                window.popleft()
-                job.result()
-                beside = partial(self._tell_and_top_up, window)
+                known = self._recorded(asked.config, evaluation, asked.origin, asked.number)
+                asker.tell(asked, known, self._room)
             return stop
         finally:
-            # Whatever broke may have broken the study too; then the next run reaps them.
-            with contextlib.suppress(Exception):
-                self._tell()
-            for asked in window:
-                with contextlib.suppress(Exception):
-                    self.study.abandon(asked)
+            asker.stop()
+            wait(upcoming)
 
-    def _tell(self) -> None:
-        if self.untold is not None:
-            untold, self.untold = self.untold, None
-            self.study.tell(*untold)
-
-    def _tell_and_top_up(self, window: deque[Asked]) -> None:
-        """Some tenths of a second of Optuna's; touches neither the database nor the records."""
-        self._tell()
-        self._top_up(window)
-
-    def _top_up(self, window: deque[Asked]) -> None:
-        room = self.effort.max_trials - self.known_count
-        new = []
-        while len(window) < min(self.effort.lookahead, room):
-            best = self.records.best()
-            asked = self.proposer.next(list(window), None if best is None else best.config)
-            if asked is None:
-                break
-            window.append(asked)
-            new.append(asked.config)
-        if new:
-            self.around.evaluator.prepare(self.problem, new)
+    @property
+    def _room(self) -> int:
+        """Configurations that may still be evaluated."""
+        return self.effort.max_trials - self.known_count
 
     def _stop(self) -> StopReason | None:
         if self.known_count >= self.effort.max_trials:
@@ -307,19 +296,15 @@ class ProblemTuner:
             self.around.store.set_winner(known.record_id)
             self.winner = known
 
-    def _catch_up(self) -> None:
-        """Put evaluations that the study has not seen into its history."""
+    def _catch_up(self) -> list[Known]:
+        """Evaluations of others, and at first all that are known."""
         new = self.records.refresh() if self.tally.evaluated > 1 else self.records.all()
         self.known_count = len(self.records)
-        if not new:
-            return
-        seen = self.study.known_ids()
         for known in new:
-            if known.config.config_id not in seen:
-                self.study.add(known.config, known.evaluation)
             self.tally.best_gain = max(self.tally.best_gain, known.gain)
             if self.tally.evaluated > 1 and known.proven and self._beats_winner(known):
                 self.winner = known  # another tuner's find, which it has put into the table
+        return new
 
     def _decide(self) -> None:
         """The finalists' shoot-out, then the row of the table: the best proven, or the default."""

@@ -79,10 +79,10 @@ def tune(
     cheap = evaluator.source is Source.MODELLED
     storage = open_storage(study_location(settings, _file_of(store), cheap=cheap))
     seeder = Seeder((evaluator.sku, evaluator.source), space, settings.effort)
-    aside = ThreadPoolExecutor(1, thread_name_prefix="fa4gen-study")
-    with _closing(storage), aside, Interrupts() as interrupts:
+    aside, ahead = (ThreadPoolExecutor(1, f"fa4gen-{name}") for name in ("study", "ahead"))
+    with _closing(storage), aside, ahead, Interrupts() as interrupts:
         around = Surroundings(
-            evaluator, store, space, storage, settings, listener, interrupts, seeder, aside
+            evaluator, store, space, storage, settings, listener, interrupts, seeder, aside, ahead
         )
         with closing(_in_turn(turns, budget)) as hand:
             for index, following, share_s in hand:
