@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fa4gen.tune.turns import Turns
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+TURNS = "FA4GEN_TURNS"
+"""Environment variable of processes that take turns, as :func:`tune_on` sets it:
+``PROCESSES:FOLDER``."""
 TUNE = (sys.executable, "-m", "fa4gen", "tune")
 
 
@@ -69,11 +72,23 @@ class Outcome:
     code: int
 
 
-def shared_turns(text: str, count: int) -> Turns:
-    """``PROCESSES:FOLDER``, as :func:`tune_on` gives it to every process."""
+def shared_turns(count: int) -> Turns | None:
+    """The turns that this process shares with others, if the environment says that it does.
+
+    Raises:
+        ConfigError: it says so in another way than :func:`tune_on`.
+    """
+    text = os.environ.get(TURNS)
+    if not text:
+        return None
+    processes, _, folder = text.partition(":")
+    if not processes.isdecimal() or not int(processes) or not Path(folder).is_dir():
+        raise ConfigError(
+            f"{TURNS}: got {text!r}, allowed: PROCESSES:FOLDER, with the number of processes and a "
+            "folder that is empty at the start; unset it to tune all problems here"
+        )
     from fa4gen.tune.turns import Turns
 
-    processes, _, folder = text.partition(":")
     return Turns(count, Path(folder), int(processes))
 
 
@@ -103,7 +118,7 @@ def tune_on(
 
     Args:
         gpus: as CUDA counts those it sees.
-        arguments: of the command, but for the turns.
+        arguments: of the command.
         command: stands in for ``fa4gen tune`` in tests.
     """
     processes: list[subprocess.Popen[str]] = []
@@ -112,11 +127,11 @@ def tune_on(
     with TemporaryDirectory(prefix="fa4gen-turns-") as folder, _passed_on(processes):
         for gpu in gpus:
             process = subprocess.Popen(
-                [*command, *arguments, "--turns", f"{len(gpus)}:{folder}"],
+                [*command, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {VISIBLE: _name(gpu)},
+                env=os.environ | {VISIBLE: _name(gpu), TURNS: f"{len(gpus)}:{folder}"},
                 start_new_session=True,  # the terminal's Ctrl-C comes through this process alone
             )
             processes.append(process)

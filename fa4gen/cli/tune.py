@@ -67,8 +67,6 @@ PartOption = Annotated[
     ),
 ]
 
-TurnsOption = Annotated[str | None, typer.Option(hidden=True, help="Of tune --gpus, for its own.")]
-
 _BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
@@ -110,7 +108,6 @@ def tune(
     resume: ResumeOption = True,
     gpus: GpusOption = None,
     part: PartOption = None,
-    turns: TurnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best kernel for each problem of a workload and keep it in the tuning database.
@@ -135,6 +132,7 @@ def tune(
         arguments += ["--resume" if resume else "--fresh", *(["--json"] if as_json else [])]
         indices = chosen_gpus(gpus, len(look().gpus))[: len(work.problems)]
         raise _on_gpus(indices, arguments, as_json=as_json)
+    turns = shared_turns(len(work.problems))
     settings = TuneSettings(
         effort=effort_named(effort), budget_s=seconds(budget), weights=work.weights, resume=resume
     )
@@ -143,8 +141,7 @@ def tune(
     notices(target, prove=proves)
     with open_store(db) as store, open_evaluator(target, prove=proves) as evaluator:
         title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
-        handed = None if turns is None else shared_turns(turns, len(work.problems))
-        view = _run(title, work.problems, (evaluator, store), settings, handed)
+        view = _run(title, work.problems, (evaluator, store), settings, turns)
     emit(view, tables.tuning(view), as_json=as_json)
     if view.interrupted:
         raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)

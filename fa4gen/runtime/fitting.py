@@ -20,8 +20,8 @@ def fit_splits(
     """``config`` with as many splits of the keys as give ``asked`` the CTAs that ``measured`` has.
 
     Splits fill the SMs where tiles do not, so their number belongs to a batch, not to a kernel:
-    taken as they are, those of the nearest other decode row of the H200's table make 9 of 30
-    problems 1.2 to 9 times slower, fitted ones one by 1.13 (*modelled*; a test holds it).
+    taken as they are, those of the nearest other decode row of the H200's table make 7 of 30
+    problems 1.18 to 9.4 times slower, fitted ones one by 1.13 (*modelled*; a test holds it).
 
     A configuration without splits is fitted only where the queries of a head are one tile, in
     both problems: there the SMs run out of tiles. More CTAs than SMs count as SMs, and a split

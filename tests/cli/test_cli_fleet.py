@@ -16,14 +16,15 @@ import pytest
 from typer.testing import CliRunner
 
 from fa4gen.cli.app import app
-from fa4gen.cli.fleet import VISIBLE, Outcome, Part, chosen_gpus, exit_code, merged, tune_on
+from fa4gen.cli.fleet import TURNS, VISIBLE, Outcome, Part, chosen_gpus, exit_code, merged, tune_on
 from fa4gen.core.errors import ConfigError
 from fa4gen.tune import load_workload
 
 TELLS = """
 import json, os, sys
 print("hello", file=sys.stderr)
-print(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], sys.argv[1:]]))
+names = ("CUDA_VISIBLE_DEVICES", "FA4GEN_TURNS")
+print(json.dumps([*(os.environ[name] for name in names), sys.argv[1:]]))
 """
 WAITS = """
 import os, signal, sys, time
@@ -67,9 +68,9 @@ def test_each_process_sees_its_gpu_and_the_turns_of_all(
 ) -> None:
     monkeypatch.setenv(VISIBLE, visible)
     first, second = tune_on((0, 2), ["--effort", "full"], [sys.executable, "-c", TELLS])
-    sees, [*arguments, turns] = json.loads(first.output)
-    assert (sees, arguments) == (names[0], ["--effort", "full", "--turns"])
-    assert json.loads(second.output) == [names[1], ["--effort", "full", "--turns", turns]]
+    sees, turns, arguments = json.loads(first.output)
+    assert (sees, arguments) == (names[0], ["--effort", "full"])
+    assert json.loads(second.output) == [names[1], turns, ["--effort", "full"]]
     assert turns.startswith("2:")
     assert not Path(turns[2:]).exists(), "the folder of the turns is gone at the end"
     assert (first.gpu, second.gpu, first.code) == (0, 2, 0)
@@ -130,6 +131,16 @@ def test_processes_share_the_problems_of_a_workload(tmp_path: Path) -> None:
     rows = [row["problem"]["text"] for row in merged(outcomes)["rows"]]
     assert sorted(rows) == sorted(str(problem) for problem in load_workload("quick").problems)
     assert merged(outcomes)["not_started"] == []
+
+
+@pytest.mark.parametrize("text", ["2", "two:/", "0:/", "2:", "2:/no/such/folder"])
+def test_wrong_turns_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TURNS, text)
+    result = CliRunner().invoke(app, ["tune", "--effort", "glance", "--sku", "h200"])
+    assert result.exit_code == 2
+    assert f"FA4GEN_TURNS: got {text!r}, allowed: PROCESSES:FOLDER" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_a_part_of_a_workload_is_tuned(tmp_path: Path) -> None:
