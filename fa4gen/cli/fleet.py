@@ -82,7 +82,8 @@ def shared_turns(count: int) -> Turns | None:
     if not text:
         return None
     processes, _, folder = text.partition(":")
-    if not processes.isdecimal() or not int(processes) or not Path(folder).is_dir():
+    named = bool(folder) and Path(folder).is_dir()
+    if not named or not processes.isdecimal() or not int(processes):
         raise ConfigError(
             f"{TURNS}: got {text!r}, allowed: PROCESSES:FOLDER, with the number of processes and a "
             "folder that is empty at the start; unset it to tune all problems here"
