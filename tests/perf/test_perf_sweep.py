@@ -36,6 +36,9 @@ DECODE = TRIALS.with_name("h200_decode.jsonl.gz")
 DECODE_HELD = TRIALS.with_name("h200_decode_held.jsonl.gz")
 """Of the tuner, later: all nine problems, kernels that are faster again, nothing fitted to them."""
 
+GROUPS_HELD = TRIALS.with_name("h200_qwen.jsonl.gz")
+"""Of the tuner, decode with 28 heads over 4 and 40 over 8, nothing fitted to them."""
+
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
@@ -127,6 +130,16 @@ def test_decode_that_nothing_was_fitted_to(
     assert all(score.regret <= 0.01 for score in scores)
     assert statistics.median(score.rank_correlation for score in scores) >= 0.85
     assert statistics.median(score.own_error for score in scores) <= 0.1
+
+
+def test_groups_of_five_and_seven_heads(benchmark: ModuleType) -> None:
+    """Shapes that no kernel packed into tiles when the model was fixed."""
+    scores = benchmark.scores(GROUPS_HELD)
+    assert (len(scores), sum(score.pairs for score in scores)) == (10, 94)
+    assert {score.problem.qhead_per_kvhead for score in scores} == {5, 7}
+    assert all(score.regret <= 0.005 for score in scores)
+    assert statistics.median(score.rank_correlation for score in scores) >= 0.85
+    assert max(score.own_error for score in scores) <= 0.1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ peers --budget 330s``, and ``--workload llama3-8b`` after it, on two H200, 2026-
 ``h200_decode.jsonl.gz`` from ``fa4gen tune --workload FILE --budget 65s`` with the decode problems
 of ``peers``, and ``--workload llama3-8b --budget 40s`` after it, on one H200, 2026-11-22;
 ``h200_decode_held.jsonl.gz`` from the former with ``--budget 100s``, later that day;
+``h200_qwen.jsonl.gz`` from ``fa4gen tune --workload qwen2.5 --budget 125s`` on one, that day;
 ``h200_quick_trials.jsonl.gz`` from ``fa4gen tune --gpus all --workload FILE --fresh`` with the grid
 of ``peers`` but for head_dim 96, on two H200, 2026-11-22, before the cycle model had a say in what
 the sampler asks for.

@@ -37,6 +37,7 @@ RECORDINGS = (
     "h200_quick_trials",
     "h200_decode",
     "h200_decode_held",
+    "h200_qwen",
 )
 
 
