@@ -54,10 +54,10 @@ def ours(problem: AttentionProblem, sku: Sku, output: Output) -> Iterator[Launch
     scale = softmax_scale(problem)
     for function in functions:
 
-        def kernel(*arguments: Any, function: Any = function) -> None:
-            function(*arguments, sku.sm_count)
+        def launch(inputs: Inputs, function: Any = function) -> None:
+            inputs.launch(lambda *given: function(*given, sku.sm_count), output, scale)
 
-        yield lambda inputs, kernel=kernel: inputs.launch(kernel, output, scale)  # type: ignore[misc]
+        yield launch
 
 
 def theirs(problem: AttentionProblem) -> Iterator[Launch]:

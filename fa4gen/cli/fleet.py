@@ -114,6 +114,8 @@ def tune_on(
 ) -> list[Outcome]:
     """Run ``fa4gen tune`` on every GPU, each taking problems as long as there are any.
 
+    Turns that the environment names are kept, so that several machines can share them.
+
     A first Ctrl-C or SIGTERM is passed on, so that each process ends as it would by itself; a
     second one too, and makes them stop at once.
 
@@ -126,13 +128,14 @@ def tune_on(
     outputs: dict[int, str] = {}
     readers: list[threading.Thread] = []
     with TemporaryDirectory(prefix="fa4gen-turns-") as folder, _passed_on(processes):
+        turns = os.environ.get(TURNS) or f"{len(gpus)}:{folder}"
         for gpu in gpus:
             process = subprocess.Popen(
                 [*command, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {VISIBLE: _name(gpu), TURNS: f"{len(gpus)}:{folder}"},
+                env=os.environ | {VISIBLE: _name(gpu), TURNS: turns},
                 start_new_session=True,  # the terminal's Ctrl-C comes through this process alone
             )
             processes.append(process)

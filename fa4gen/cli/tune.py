@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fa4gen.cli.fleet import Part, chosen_gpus, exit_code, merged, shared_turns, tune_on
+from fa4gen.cli.fleet import TURNS, Part, chosen_gpus, exit_code, merged, shared_turns, tune_on
 from fa4gen.cli.machine import AUTO, look, resolve
 from fa4gen.cli.options import DbOption, JsonOption, SkuOption, examples
-from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail
+from fa4gen.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, emit, fail, say
 from fa4gen.cli.session import notices, open_evaluator, open_store
 from fa4gen.core.errors import ConfigError
 from fa4gen.core.problem import AttentionProblem
@@ -133,6 +133,8 @@ def tune(
         indices = chosen_gpus(gpus, len(look().gpus))[: len(work.problems)]
         raise _on_gpus(indices, arguments, as_json=as_json)
     turns = shared_turns(len(work.problems))
+    if turns is not None and part is not None:
+        raise ConfigError(f"--part: got it with {TURNS}, allowed: one of them")
     settings = TuneSettings(
         effort=effort_named(effort), budget_s=seconds(budget), weights=work.weights, resume=resume
     )
@@ -145,7 +147,9 @@ def tune(
     emit(view, tables.tuning(view), as_json=as_json)
     if view.interrupted:
         raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)
-    if not any(row.winner for row in view.rows):
+    if turns is not None and not view.rows:
+        say(f"nothing is left to tune: other processes have all {len(work.problems)} problems")
+    elif not any(row.winner for row in view.rows):
         raise fail("no problem has a winner", EXIT_FAILED)
 
 

@@ -133,10 +133,5 @@ class Records:
         """Everything known, oldest configuration first."""
         return list(self._known.values())
 
-    def best(self) -> Known | None:
-        """The largest gain."""
-        ran = [known for known in self._known.values() if known.gain > 0]
-        return max(ran, key=lambda known: known.gain, default=None)
-
     def __len__(self) -> int:
         return len(self._known)

@@ -129,7 +129,8 @@ class ProblemTuner:
         if not self.has_row:
             self._set_winner(self.anchor)
         in_study = self.study.known_ids()
-        for known in self._catch_up():
+        for known in self.records.all():
+            self.tally.best_gain = max(self.tally.best_gain, known.gain)
             if known.config.config_id not in in_study:
                 self.study.add(known.config, known.evaluation)
         for origin, config in seeds:
@@ -231,9 +232,8 @@ class ProblemTuner:
         try:
             while (stop := self._stop()) is None:
                 self.around.interrupts.check()
-                if self.tally.evaluated > 1:
-                    for known in self._catch_up():
-                        asker.learn(known, self._room)
+                for known in self._catch_up():
+                    asker.learn(known, self._room)
                 if (asked := asker.next()) is None:
                     return self._stop() or StopReason.EXHAUSTED
                 if not upcoming:
@@ -297,12 +297,12 @@ class ProblemTuner:
             self.winner = known
 
     def _catch_up(self) -> list[Known]:
-        """Evaluations of others, and at first all that are known."""
-        new = self.records.refresh() if self.tally.evaluated > 1 else self.records.all()
+        """What other tuners have evaluated since."""
+        new = self.records.refresh()
         self.known_count = len(self.records)
         for known in new:
             self.tally.best_gain = max(self.tally.best_gain, known.gain)
-            if self.tally.evaluated > 1 and known.proven and self._beats_winner(known):
+            if known.proven and self._beats_winner(known):
                 self.winner = known  # another tuner's find, which it has put into the table
         return new
 

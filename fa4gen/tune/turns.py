@@ -54,7 +54,8 @@ class Turns:
         """Those that nobody has."""
         gone = self._mine
         if self.folder is not None:
-            gone = gone | {int(path.name) for path in self.folder.iterdir()}
+            names = [path.name for path in self.folder.iterdir()]
+            gone = gone | {int(name) for name in names if name.isdecimal()}
         return [index for index in range(self.count) if index not in gone]
 
     def _take(self, index: int) -> bool:

@@ -133,6 +133,29 @@ def test_processes_share_the_problems_of_a_workload(tmp_path: Path) -> None:
     assert merged(outcomes)["not_started"] == []
 
 
+def test_who_comes_too_late_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = tmp_path / "turns"
+    turns.mkdir()
+    (turns / "README").touch()
+    for index in range(len(load_workload("quick").problems)):
+        (turns / str(index)).touch()
+    monkeypatch.setenv(TURNS, f"2:{turns}")
+    asked = ["tune", "--effort", "glance", "--sku", "h200", "--db", str(tmp_path / "t.sqlite")]
+    result = CliRunner().invoke(app, [*asked, "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["rows"] == []
+    assert "nothing is left to tune: other processes have all 6 problems" in result.stderr
+    result = CliRunner().invoke(app, [*asked, "--part", "1/2"])
+    assert result.exit_code == 2
+    assert "--part: got it with FA4GEN_TURNS" in result.stderr
+
+
+def test_turns_of_the_environment_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TURNS, "8:/shared")
+    (outcome,) = tune_on((0,), [], [sys.executable, "-c", TELLS])
+    assert json.loads(outcome.output)[1] == "8:/shared"
+
+
 @pytest.mark.parametrize("text", ["2", "two:/", "0:/", "2:", "2:/no/such/folder"])
 def test_wrong_turns_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TURNS, text)

@@ -136,6 +136,8 @@ def test_fake_tensors_get_shapes_without_a_kernel(source: FakeSource) -> None:
 def test_meta_tensors_get_shapes_through_the_operator() -> None:
     import torch
 
+    import fa4gen.runtime.ops  # noqa: F401 - registers the operator
+
     q = torch.empty(2, 5, 4, 16, dtype=torch.float16, device="meta")
     out, lse = torch.ops.fa4gen.fwd(q, q, q)
     assert out.shape == q.shape
