@@ -12,7 +12,7 @@ from fa4gen.compile.artifact import (
 )
 from fa4gen.compile.cache import ArtifactCache, default_cache_dir
 from fa4gen.compile.driver import compile_kernel
-from fa4gen.compile.loader import launchable, load
+from fa4gen.compile.loader import import_runtime, launchable, load
 from fa4gen.compile.pool import CompilePool
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "artifact_key",
     "compile_kernel",
     "default_cache_dir",
+    "import_runtime",
     "launchable",
     "load",
     "toolchain",

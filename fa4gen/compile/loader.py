@@ -62,14 +62,10 @@ def _torch_bytes() -> Any:
     return torch.uint8
 
 
-def load(artifact: Artifact) -> Callable[..., Any]:
-    """The compiled host function of ``artifact``; it keeps its code alive by itself.
-
-    Loading needs CuTe-DSL and TVM-FFI but no GPU: the driver is first asked at the first call.
-    The function takes what the template's ``build`` declared, tensors by DLPack on a GPU.
+def import_runtime() -> Any:
+    """CuTe-DSL's module that loads kernels: seconds the first time.
 
     Raises:
-        CompileError: the object cannot be read or linked.
         MissingDependency: CuTe-DSL or TVM-FFI cannot be imported.
     """
     try:
@@ -80,6 +76,20 @@ def load(artifact: Artifact) -> Callable[..., Any]:
             f"CuTe-DSL: cannot be imported ({type(error).__name__}: {error}); "
             "pip install nvidia-cutlass-dsl apache-tvm-ffi"
         ) from error
+    return runtime
+
+
+def load(artifact: Artifact) -> Callable[..., Any]:
+    """The compiled host function of ``artifact``; it keeps its code alive by itself.
+
+    Loading needs CuTe-DSL and TVM-FFI but no GPU: the driver is first asked at the first call.
+    The function takes what the template's ``build`` declared, tensors by DLPack on a GPU.
+
+    Raises:
+        CompileError: the object cannot be read or linked.
+        MissingDependency: CuTe-DSL or TVM-FFI cannot be imported.
+    """
+    runtime = import_runtime()
     with _ONE_AT_A_TIME:
         try:
             module = runtime.load_module(str(artifact.object_path), enable_tvm_ffi=True)

@@ -22,6 +22,7 @@ from fa4gen.core.evaluation import (
     Accuracy,
     Evaluation,
     MeasurementPolicy,
+    Thermal,
 )
 from fa4gen.core.outcome import Outcome, Source
 from fa4gen.core.problem import AttentionProblem, KernelSignature
@@ -105,6 +106,8 @@ class GpuEvaluator:
         self._builds = PoolBuilds(sku.arch, cache=cache) if builds is None else builds
         self._device = "cpu" if self._settings.on_cpu else str(device_index)
         command = [sys.executable, "-m", "fa4gen.evaluate.gpu_worker", "--device", self._device]
+        if self._policy.thermal is Thermal.SUSTAINED:
+            command += ["--keep-warm"]
         if self._settings.loader:
             command += ["--loader", self._settings.loader]
         self._worker = Supervisor(command, self._settings.deadlines, self._settings.environment)

@@ -23,6 +23,7 @@ from fa4gen.evaluate.timing import (
     hopeless,
     launches_per_sample,
 )
+from fa4gen.evaluate.warmth import Heat
 
 Launch = Callable[[int], object]
 """``launch(i)``: enqueue launch number ``i`` on torch's current stream, do not wait."""
@@ -30,16 +31,6 @@ Launch = Callable[[int], object]
 Replay = Callable[[], object]
 """Enqueue one sample's launches."""
 
-SUSTAINED_WARMUP_S = 4.0
-"""Load before a cold card's first sustained sample. Source: measured on an H200, 2026-11-20: 3 s
-after idle a card runs at 1980 MHz, after 4 s of load at 1590 to 1785 MHz."""
-SUSTAINED_REFRESH_S = 0.1
-"""Least load before sustained samples of a card that was busy a moment ago.
-
-It need not bring the clock to rest: a gain is the ratio of two samples taken within milliseconds
-of each other, which what is left of a drift hardly touches (measured on an H200, 2026-11-20: one
-kernel against itself stays within 0.15 % while the clock moves by 17 %), and the time since the
-card was last busy is added. Absolute times stand beside their clock."""
 SUSTAINED_BATCH_S = 0.25
 """Samples between two looks at the clock and at the parent's deadline."""
 BURST_BATCH_S = 0.008
@@ -170,24 +161,6 @@ class Samples:
     launches: int
     stopped_early: bool
     conditions: GpuConditions
-
-
-@dataclass(slots=True)
-class Heat:
-    """Remembers when the card was last under load; one for the life of a process."""
-
-    last_busy: float | None = None
-
-    def warmup_s(self) -> float:
-        """Seconds of load that bring the card to its sustained state."""
-        if self.last_busy is None:
-            return SUSTAINED_WARMUP_S
-        idle = time.monotonic() - self.last_busy
-        return min(SUSTAINED_WARMUP_S, SUSTAINED_REFRESH_S + idle)
-
-    def busy(self) -> None:
-        """The card has just been under load."""
-        self.last_busy = time.monotonic()
 
 
 @dataclass(slots=True)

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from fa4gen.core.errors import EvaluationError
 from fa4gen.core.evaluation import MeasurementPolicy
-from fa4gen.evaluate.gpu_bench import Bench, Clock, CudaClock, Heat, HostClock
+from fa4gen.evaluate.gpu_bench import Bench, Clock, CudaClock, HostClock
 from fa4gen.evaluate.nvml import GpuSample, Nvml, uuid_hash
 from fa4gen.evaluate.protocol import GpuIdentity, Stage
+from fa4gen.evaluate.warmth import Heat, Load
 
 
 class Device(Protocol):
@@ -31,6 +32,9 @@ class Device(Protocol):
 
     def healthy(self) -> bool:
         """Whether the device still answers after an error."""
+
+    def keep_warm(self) -> None:
+        """Give a device that has nothing to do some milliseconds of load; does not wait."""
 
 
 class CudaDevice:
@@ -61,6 +65,7 @@ class CudaDevice:
         uuid = str(getattr(facts, "uuid", ""))
         nvml.attach(uuid)
         self._nvml = nvml
+        self._load: Load | None = None
         self.identity = GpuIdentity(
             gpu_name=facts.name,
             gpu_uuid_hash=uuid_hash(uuid) if uuid else "",
@@ -96,6 +101,13 @@ class CudaDevice:
             return bool(torch.ones(1, device=self.name).sum().item() == 1)
         except Exception:
             return False
+
+    def keep_warm(self) -> None:
+        """More products of matrices, once those of the last call are done."""
+        if self._load is None:
+            self._load = Load(self.name)
+        if ended_s := self._load.go_on():
+            self.heat.add(ended_s)
 
 
 class _CardReader:
@@ -158,3 +170,6 @@ class CpuDevice:
     def healthy(self) -> bool:
         """Always."""
         return True
+
+    def keep_warm(self) -> None:
+        """Needs none."""

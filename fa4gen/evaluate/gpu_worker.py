@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -58,6 +59,7 @@ from fa4gen.evaluate.protocol import (
     encode,
 )
 from fa4gen.evaluate.timing import buffers_past_l2
+from fa4gen.evaluate.warmth import next_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -277,10 +279,12 @@ def _one_line(error: Exception) -> str:
 
 def artifact_loader(num_sms: int) -> Loader:
     """The usual loader: the compiled object of an artifact, told how many SMs it has."""
+    from fa4gen.compile import Artifact, import_runtime, launchable, load
+
+    with suppress(MissingDependency):  # now, while the first kernels compile; load() would say so
+        import_runtime()
 
     def load_kernel(ref: KernelRef) -> Kernel:
-        from fa4gen.compile import Artifact, launchable, load
-
         path = Path(ref.object_path)
         unknown = ResourceUse(0, 0, 0, 0)
         function = load(Artifact(ref.artifact_id, path, path, unknown, 0.0))
@@ -294,11 +298,16 @@ def artifact_loader(num_sms: int) -> Loader:
     return load_kernel
 
 
-def serve(worker: Worker, requests: BinaryIO, say: Callable[[Message], None]) -> None:
+def serve(
+    worker: Worker,
+    requests: BinaryIO,
+    say: Callable[[Message], None],
+    keep_warm: Callable[[], None] | None = None,
+) -> None:
     """Answer until the parent says goodbye, or a reply was fatal.
 
     A thread reads, so that the end of the input ends the process even while a request is being
-    worked on.
+    worked on. ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` while none comes.
     """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -309,7 +318,7 @@ def serve(worker: Worker, requests: BinaryIO, say: Callable[[Message], None]) ->
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        request = decode(lines.get())
+        request = decode(next_in(lines, keep_warm))
         if isinstance(request, Shutdown):
             return
         reply = worker.answer(request)
@@ -344,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fa4gen.evaluate.gpu_worker", description=__doc__)
     parser.add_argument("--device", default="0", help="index of the CUDA device, or cpu")
     parser.add_argument("--loader", default="", help="module:function that loads a kernel")
+    parser.add_argument("--keep-warm", action="store_true", help="keep a waiting card under load")
     parser.add_argument("--parent", type=int, default=0, help="process id to die with")
     options = parser.parse_args(arguments)
     if options.parent:
@@ -365,7 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     say(Ready(device.identity))
     loader = loader or artifact_loader(device.identity.sm_count)
-    serve(Worker(device, loader, say), sys.stdin.buffer, say)
+    keep_warm = device.keep_warm if options.keep_warm else None
+    serve(Worker(device, loader, say), sys.stdin.buffer, say, keep_warm)
     channel.flush()
     os._exit(0)  # a spoilt CUDA context can hang in its own tear-down
 

@@ -23,6 +23,9 @@ from fa4gen.space import SearchSpace
 from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.study import SAMPLER, Asked, TunerStudy
 
+_ANYWHERE = 64
+"""Random configurations to look at once nothing around the incumbent is left."""
+
 
 class Answer(Protocol):
     """Something that holds an evaluation."""
@@ -148,7 +151,7 @@ class Proposer:
         taken = {other.config.config_id for other in pending}
         around = list(self.explorer.neighbours(best)) if best is not None else []
         self.rng.shuffle(around)
-        anywhere = (self.explorer.sample(self.rng) for _ in range(8 * self.max_free_asks))
+        anywhere = (self.explorer.sample(self.rng) for _ in range(_ANYWHERE))
         for candidates in (around, anywhere):
             for candidate in candidates:
                 config = canonicalise(self.signature, candidate, self.arch)

@@ -20,7 +20,7 @@ from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.replay import Sweep
 from fa4gen.hardware import load_sku
 from fa4gen.space import Knob, SearchSpace, space_for
-from fa4gen.tune.effort import QUICK
+from fa4gen.tune.effort import FULL, QUICK
 from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.knobs import INDEX_SUFFIX, Knobs
 from fa4gen.tune.proposer import Proposer
@@ -236,7 +236,9 @@ class Race:
         study = TunerStudy.open(key, self.knobs, storage=open_storage(None))
         study.use(make_sampler(strategy.removeprefix(SEEDED), seed, QUICK.startup_trials))
         study.enqueue(self.anchor, "anchor")
-        if strategy.startswith(SEEDED):
+        # A sampler by itself is asked until it brings something; as quick, neighbours stand in.
+        seeded = strategy.startswith(SEEDED)
+        if seeded:
             for config in self.seeds:
                 study.enqueue(config, "model")
         return Proposer(
@@ -244,7 +246,7 @@ class Race:
             (self.problem.signature, self.sku.arch),
             memory,
             self.explorer,
-            max_free_asks=QUICK.max_free_asks,
+            max_free_asks=(QUICK if seeded else FULL).max_free_asks,
             rng=random.Random(seed),
-            forecast=self._forecast if strategy.startswith(SEEDED) else None,
+            forecast=self._forecast if seeded else None,
         )

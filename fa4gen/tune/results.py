@@ -193,6 +193,25 @@ class Tally:
     since_better: int = 0
     best_gain: float = 1.0
     failures: dict[Outcome, int] = field(default_factory=dict)
+    _to_beat: float = 1.0
+
+    def expect(self, gain: float) -> None:
+        """Somebody else found this gain."""
+        self.best_gain = max(self.best_gain, gain)
+        self._to_beat = max(self._to_beat, gain)
+
+    def improves(self, gain: float, worthwhile: float) -> bool:
+        """Whether this is the best gain so far; a search goes on for those that are worthwhile.
+
+        Args:
+            worthwhile: least factor over the last such gain.
+        """
+        if gain <= self.best_gain:
+            return False
+        self.best_gain = gain
+        if gain >= worthwhile * self._to_beat:
+            self._to_beat, self.since_better = gain, 0
+        return True
 
     def count(self, evaluation: Evaluation) -> None:
         """One more evaluation."""

@@ -130,7 +130,7 @@ class ProblemTuner:
             self._set_winner(self.anchor)
         in_study = self.study.known_ids()
         for known in self.records.all():
-            self.tally.best_gain = max(self.tally.best_gain, known.gain)
+            self.tally.expect(known.gain)
             if known.config.config_id not in in_study:
                 self.study.add(known.config, known.evaluation)
         for origin, config in seeds:
@@ -273,9 +273,7 @@ class ProblemTuner:
         known = self.records.add(config, evaluation)
         self.known_count = len(self.records)
         self.tally.count(evaluation)
-        better = known.gain > self.tally.best_gain
-        if better:
-            self.tally.best_gain, self.tally.since_better = known.gain, 0
+        better = self.tally.improves(known.gain, self.effort.worthwhile)
         self._announce(known, origin, number)
         stored = known.proven and self._beats_winner(known)
         if stored:
@@ -301,7 +299,7 @@ class ProblemTuner:
         new = self.records.refresh()
         self.known_count = len(self.records)
         for known in new:
-            self.tally.best_gain = max(self.tally.best_gain, known.gain)
+            self.tally.expect(known.gain)
             if known.proven and self._beats_winner(known):
                 self.winner = known  # another tuner's find, which it has put into the table
         return new

@@ -11,7 +11,6 @@ import pytest
 from fa4gen.core.evaluation import MeasurementPolicy, Thermal
 from fa4gen.evaluate.gpu_bench import (
     Bench,
-    Heat,
     HostClock,
     Launch,
     Replay,
@@ -21,6 +20,7 @@ from fa4gen.evaluate.gpu_bench import (
 from fa4gen.evaluate.nvml import GpuSample
 from fa4gen.evaluate.protocol import Stage
 from fa4gen.evaluate.timing import TimingPlan, summarise
+from fa4gen.evaluate.warmth import Heat
 
 
 class Virtual:
@@ -189,15 +189,6 @@ def test_host_clock_times_functions_of_the_host() -> None:
     assert len(got.times_us[0]) == len(got.times_us[1]) == 5
     assert all(time > 0 for times in got.times_us for time in times)
     assert calls[0] > 10
-
-
-def test_a_cold_card_is_warmed_up_longer_than_a_busy_one() -> None:
-    heat = Heat()
-    cold = heat.warmup_s()
-    heat.busy()
-    busy = heat.warmup_s()
-    assert cold >= 4.0
-    assert 0.1 <= busy < 0.5
 
 
 def test_a_refresh_does_not_overshoot_by_a_batch() -> None:

@@ -218,6 +218,27 @@ def test_patience_ends_a_flat_search(problem, sku, store, small):
     assert len(evaluator.evaluated) == 6
 
 
+@pytest.mark.parametrize(("step", "evaluations"), [(1e-4, 6), (2e-3, 20)])
+def test_a_search_goes_on_for_gains_that_are_worthwhile(
+    problem, sku, store, small, step, evaluations
+):
+    """Each configuration is better than all before it, by a tenth of what is worthwhile or twice.
+
+    Of the small gains every tenth adds up to a worthwhile one, which patience does not wait for.
+    """
+    seen: dict[str, int] = {}
+
+    def better_and_better(problem: AttentionProblem, config: KernelConfig) -> Behaviour:
+        place = seen.setdefault(config.config_id, len(seen))
+        return Behaviour(time_us=100.0 / (1.0 + step * place))
+
+    settings = replace(small, effort=replace(small.effort, patience=5, max_trials=20))
+    evaluator = FakeEvaluator(sku, better_and_better)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=settings).problems
+    assert result.progress.evaluated == evaluations
+    assert result.progress.best_gain == pytest.approx(1.0 + step * (evaluations - 1))
+
+
 def test_small_space_is_exhausted_not_spun_in(problem, sku, store, small):
     """Three tiles: each is tried once, then it ends by itself."""
     narrow = only_tiles(problem, 64, 96, 128)

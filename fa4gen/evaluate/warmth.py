@@ -1,0 +1,113 @@
+"""Keeps a card in its sustained state, and knows how far it is from it.
+
+A card under load settles at a lower clock than a rested one, and samples are taken there. So a card
+that had to wait needs load before its next sample, unless it was given something to do meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+SUSTAINED_WARMUP_S = 4.0
+"""Load before a cold card's first sustained sample. Source: measured on an H200, 2026-11-20: 3 s
+after idle a card runs at 1980 MHz, after 4 s of load at 1590 to 1785 MHz."""
+SUSTAINED_REFRESH_S = 0.1
+"""Least load before sustained samples of a card that was busy a moment ago.
+
+It need not bring the clock to rest: a gain is the ratio of two samples taken within milliseconds
+of each other, which what is left of a drift hardly touches (measured on an H200, 2026-11-20: one
+kernel against itself stays within 0.15 % while the clock moves by 17 %), and the time since the
+card was last busy is added. Absolute times stand beside their clock."""
+KEEP_WARM_S = 8.0
+"""Longest that a card without work is kept under load: a wait for compilers, not a pause. Otherwise
+every second of waiting costs another one of load before the next sample (:class:`Heat`)."""
+_LOOK_S = 0.004
+"""Between two looks whether a card has done its load; that takes 10 ms."""
+
+
+@dataclass(slots=True)
+class Heat:
+    """What load a card still lacks for its sustained state; one for the life of a process.
+
+    A second of load makes up for a second of rest.
+    """
+
+    lacking_s: float = SUSTAINED_WARMUP_S
+    """When it was last under load; at first, of a cold card."""
+    last_busy: float | None = None
+
+    def warmup_s(self) -> float:
+        """Seconds of load that bring the card to its sustained state."""
+        return min(SUSTAINED_WARMUP_S, SUSTAINED_REFRESH_S + self._lacks_s(0.0))
+
+    def busy(self) -> None:
+        """The card has just been under load for as long as it lacked."""
+        self.lacking_s, self.last_busy = 0.0, time.monotonic()
+
+    def add(self, load_s: float) -> None:
+        """The card has just been under load for some seconds."""
+        self.lacking_s = max(0.0, self._lacks_s(load_s) - load_s)
+        self.last_busy = time.monotonic()
+
+    def _lacks_s(self, load_s: float) -> float:
+        """Before a load that ends now."""
+        if self.last_busy is None:
+            return self.lacking_s
+        rested_s = max(0.0, time.monotonic() - self.last_busy - load_s)
+        return min(SUSTAINED_WARMUP_S, self.lacking_s + rested_s)
+
+
+class Load:
+    """Products of random matrices, which draw as much power as a card allows.
+
+    Zeros would draw less: power follows the bits that change.
+    """
+
+    SIDE = 4096
+    TURN = 48
+    """Products at one go: 10 ms at 660 TFLOP/s."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        cuda: Any = torch.cuda
+        self._begin, self._end = (cuda.Event(enable_timing=True) for _ in range(2))
+        shape = (self.SIDE, self.SIDE)
+        self._a, self._b, self._product = (
+            torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(3)
+        )
+        self._went_on = False
+
+    def go_on(self) -> float:
+        """Enqueue a turn unless one is being worked on; the seconds of load that have ended."""
+        import torch
+
+        ended_s = 0.0
+        if self._went_on:
+            if not self._end.query():
+                return 0.0
+            ended_s = self._begin.elapsed_time(self._end) / 1e3
+        self._begin.record()
+        for _ in range(self.TURN):
+            torch.mm(self._a, self._b, out=self._product)
+        self._end.record()
+        self._went_on = True
+        return ended_s
+
+
+def next_in(lines: queue.SimpleQueue[bytes], keep_warm: Callable[[], None] | None) -> bytes:
+    """The next line; ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` at most."""
+    if keep_warm is not None and lines.empty():
+        until = time.monotonic() + KEEP_WARM_S
+        # A card that cannot take the load says so again at the next request.
+        with contextlib.suppress(RuntimeError):
+            while time.monotonic() < until:
+                keep_warm()
+                with contextlib.suppress(queue.Empty):
+                    return lines.get(timeout=_LOOK_S)
+    return lines.get()
