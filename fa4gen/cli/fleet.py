@@ -20,6 +20,7 @@ from fa4gen.cli.output import EXIT_INTERRUPTED, say
 from fa4gen.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fa4gen.core.problem import AttentionProblem
     from fa4gen.tune.turns import Turns
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -72,8 +73,10 @@ class Outcome:
     code: int
 
 
-def shared_turns(count: int) -> Turns | None:
+def shared_turns(problems: Sequence[AttentionProblem]) -> Turns | None:
     """The turns that this process shares with others, if the environment says that it does.
+
+    The longest problems come first: at the end, no process should wait long for the others.
 
     Raises:
         ConfigError: it says so in another way than :func:`tune_on`.
@@ -88,9 +91,10 @@ def shared_turns(count: int) -> Turns | None:
             f"{TURNS}: got {text!r}, allowed: PROCESSES:FOLDER, with the number of processes and a "
             "folder that is empty at the start; unset it to tune all problems here"
         )
-    from fa4gen.tune.turns import Turns
+    from fa4gen.tune.turns import Turns, longest_first
 
-    return Turns(count, Path(folder), int(processes))
+    order = longest_first(problems)
+    return Turns(len(problems), Path(folder), int(processes), order)
 
 
 def chosen_gpus(text: str, present: int) -> tuple[int, ...]:

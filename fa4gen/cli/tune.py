@@ -132,7 +132,7 @@ def tune(
         arguments += ["--resume" if resume else "--fresh", *(["--json"] if as_json else [])]
         indices = chosen_gpus(gpus, len(look().gpus))[: len(work.problems)]
         raise _on_gpus(indices, arguments, as_json=as_json)
-    turns = shared_turns(len(work.problems))
+    turns = shared_turns(work.problems)
     if turns is not None and part is not None:
         raise ConfigError(f"--part: got it with {TURNS}, allowed: one of them")
     settings = TuneSettings(

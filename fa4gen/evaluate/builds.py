@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol
 
-from fa4gen.codegen import render, template_hash
+from fa4gen.codegen import GeneratedKernel, render, template_hash
 from fa4gen.compile import Artifact, ArtifactCache, CompilePool
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.errors import CompileError, EvaluationError, Fa4genError, RenderError
@@ -83,6 +83,7 @@ class PoolBuilds:
         self._space = space_for(arch.name)
         self._futures: dict[tuple[KernelSignature, str], Future[Build]] = {}
         self._later: set[tuple[KernelSignature, str]] = set()
+        self._compiling: dict[tuple[KernelSignature, str], GeneratedKernel] = {}
 
     def anchor(self, signature: KernelSignature) -> KernelConfig:
         """The search space's default."""
@@ -119,13 +120,17 @@ class PoolBuilds:
             self._later.add(key)
         future: Future[Build] = Future()
         try:
-            generated = render(signature, config, self._arch)
+            generated = self._compiling.get(key) or render(signature, config, self._arch)
         except RenderError as error:
             future.set_exception(error)
         else:
-            self._pool.submit(generated, urgent=urgent, later=later).add_done_callback(
-                lambda done: _pass_on(done, future)
-            )
+            self._compiling[key] = generated
+
+            def ended(done: Future[Artifact]) -> None:
+                self._compiling.pop(key, None)
+                _pass_on(done, future)
+
+            self._pool.submit(generated, urgent=urgent, later=later).add_done_callback(ended)
         self._futures[key] = future
         return future
 

@@ -85,8 +85,8 @@ def tune(
             evaluator, store, space, storage, settings, listener, interrupts, seeder, aside, ahead
         )
         with closing(_in_turn(turns, budget)) as hand:
-            for index, following, share_s in hand:
-                upcoming = None if following is None else workload[following]
+            for index, likely, share_s in hand:
+                upcoming = None if likely is None else workload[likely]
                 place = (index, len(workload))
                 tuner = ProblemTuner(around, workload[index], place, share_s, upcoming)
                 reports.append(tuner.run())
@@ -98,13 +98,13 @@ def tune(
     return TuneReport(
         problems=tuple(reports),
         interrupted=interrupted,
-        not_started=tuple(workload[index] for index in turns.left()),
+        not_started=tuple(workload[index] for index in sorted(turns.left())),
         elapsed_s=time.monotonic() - start_s,
     )
 
 
 def _in_turn(turns: Turns, budget: Budget) -> Generator[tuple[int, int | None, float], None, None]:
-    """Problems of this process, each with the one after it and the seconds it may use.
+    """Problems of this process, each with the one likely to come next and the seconds it may use.
 
     Whoever stops early closes it, and the one that was to come is anybody's again.
     """
@@ -115,7 +115,8 @@ def _in_turn(turns: Turns, budget: Budget) -> Generator[tuple[int, int | None, f
             to_come = turns.weight_to_come(budget.weights)
             if following is not None:
                 to_come += budget.weights[following]
-            yield index, following, budget.share_s(index, to_come)
+            likely = turns.likely() if following is None else following
+            yield index, likely, budget.share_s(index, to_come)
             following = turns.next() if following is None else following
     except GeneratorExit:
         if following is not None:

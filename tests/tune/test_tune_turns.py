@@ -11,7 +11,7 @@ import pytest
 from fa4gen.core.errors import EvaluationError
 from fa4gen.testing.fakes import Behaviour, FakeEvaluator
 from fa4gen.tune import tune
-from fa4gen.tune.turns import Turns
+from fa4gen.tune.turns import Turns, longest_first
 
 
 def test_alone_all_are_handed_out_in_order_and_known_ahead():
@@ -29,6 +29,25 @@ def test_two_share_and_keep_none_waiting_at_the_end(tmp_path):
     assert here.ahead() is None, "whoever is free first shall have it"
     assert there.next() == 4
     assert here.next() is None
+
+
+def test_the_last_problem_is_nobodys_and_yet_expected_by_all(tmp_path):
+    here, there = (Turns(3, tmp_path, 2) for _ in range(2))
+    assert (here.next(), there.next()) == (0, 1)
+    assert here.ahead() is None
+    assert here.likely() == there.likely() == 2
+    assert there.next() == 2
+    assert here.likely() is None
+
+
+def test_long_problems_come_first(problem, tmp_path):
+    lengths = (512, 4096, 1024, 4096)
+    workload = [replace(problem, seqlen_q=n, seqlen_k=n) for n in lengths]
+    order = longest_first(workload)
+    assert order == [1, 3, 2, 0], "equal ones as they came"
+    here, there = (Turns(4, tmp_path, 2, order) for _ in range(2))
+    assert (here.next(), there.next(), here.next()) == (1, 3, 2)
+    assert here.left() == [0]
 
 
 def test_what_is_put_back_is_anybodys(tmp_path):
@@ -71,6 +90,17 @@ def test_no_two_processes_take_the_same(tmp_path):
 @pytest.fixture
 def four(problem):
     return [replace(problem, batch=batch) for batch in (1, 2, 3, 4)]
+
+
+def test_kernels_of_the_last_problem_are_compiled_by_whoever_may_get_it(
+    four, sku, store, small, tmp_path
+):
+    turns, other = (Turns(4, tmp_path, 2) for _ in range(2))
+    assert [other.next() for _ in range(2)] == [0, 1]
+    evaluator = FakeEvaluator(sku)
+    tune(four, evaluator=evaluator, store=store, settings=small, turns=turns)
+    # Of two left to two processes it took the first alone, and the last once that was done.
+    assert {problem for problem, _ in evaluator.prepared_later} == {four[3]}
 
 
 def test_a_tuner_reports_what_it_was_handed(four, sku, store, small, tmp_path):
