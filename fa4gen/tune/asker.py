@@ -5,6 +5,9 @@ trials, 5 s beside 7 s of timing (an H200, 2026-11-22). So configurations are as
 their evaluation, by the effort's ``lookahead``, and results are told one by one in the order of the
 asks, each followed by the asks there is room for then. What is asked depends on results alone,
 never on the clock.
+
+A study is opened there too, which takes a quarter of a second: what is sure to be tried first is
+evaluated meanwhile without being asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from threading import Event
 from fa4gen.core.config import KernelConfig
 from fa4gen.tune.proposer import Proposer
 from fa4gen.tune.records import Known
-from fa4gen.tune.study import Asked, TunerStudy
+from fa4gen.tune.study import Asked, TunerStudy, Wish
 
 
 class Seen:
@@ -49,7 +52,7 @@ class _News:
     """What the thread is told."""
 
     known: Known
-    asked: Asked | None
+    wish: Wish | None
     """``None`` for what another tuner found."""
     room: int
     """Configurations that may be asked and not told from now on."""
@@ -59,8 +62,7 @@ class Asker:
     """Asks ahead; :meth:`next` and :meth:`tell` are the search's.
 
     Args:
-        study: nobody else may use it until :meth:`join`.
-        proposer: of that study.
+        begin: opens the study, in the asker's thread; nobody else may use it until :meth:`join`.
         seen: the proposer's memory.
         lookahead: most configurations that are asked and not told.
         prepare: called with each configuration as soon as it is asked.
@@ -68,39 +70,47 @@ class Asker:
 
     def __init__(
         self,
-        study: TunerStudy,
-        proposer: Proposer,
+        begin: Callable[[], Proposer],
         seen: Seen,
         *,
         lookahead: int,
         prepare: Callable[[KernelConfig], None],
     ) -> None:
-        self._study, self._proposer, self._seen = study, proposer, seen
+        self._begin, self._seen = begin, seen
         self._lookahead, self._prepare = lookahead, prepare
-        self._window: deque[Asked] = deque()
-        self._asked: SimpleQueue[Asked | Exception | None] = SimpleQueue()
+        self._window: deque[Wish] = deque()
+        self._wishes: SimpleQueue[Wish | Exception | None] = SimpleQueue()
         self._news: SimpleQueue[_News | None] = SimpleQueue()
         self._stopped = Event()
         self._job: Future[None] | None = None
 
-    def start(self, executor: Executor, room: int) -> None:
-        """Begin to ask, for ``room`` configurations at most until something is told."""
+    def start(self, executor: Executor, room: int, first: Iterable[Wish] = ()) -> None:
+        """Begin to ask.
+
+        Args:
+            executor: of one thread.
+            room: configurations that may be asked and not told.
+            first: what :meth:`next` gives before anything that is asked.
+        """
+        for wish in first:
+            self._window.append(wish)
+            self._wishes.put(wish)
         self._job = executor.submit(self._run, room)
 
-    def next(self) -> Asked | None:
+    def next(self) -> Wish | None:
         """The next configuration to evaluate; ``None`` when there is none.
 
         Raises:
             Exception: whatever broke the thread.
         """
-        asked = self._asked.get()
-        if isinstance(asked, Exception):
-            raise asked
-        return asked
+        wish = self._wishes.get()
+        if isinstance(wish, Exception):
+            raise wish
+        return wish
 
-    def tell(self, asked: Asked, known: Known, room: int) -> None:
+    def tell(self, wish: Wish, known: Known, room: int) -> None:
         """What came of it, and how many may be asked and not told from now on."""
-        self._news.put(_News(known, asked, room))
+        self._news.put(_News(known, wish, room))
 
     def learn(self, known: Known, room: int) -> None:
         """What another tuner found."""
@@ -118,35 +128,45 @@ class Asker:
 
     def _run(self, room: int) -> None:
         try:
+            proposer = self._begin()
+        except Exception as error:
+            self._wishes.put(error)
+            return
+        try:
             while True:
-                self._ask(room)
+                self._ask(proposer, room)
                 if not self._window:
-                    self._asked.put(None)
+                    self._wishes.put(None)
                 if (news := self._news.get()) is None:
                     return
                 room = news.room
-                self._pass_on(news)
+                self._pass_on(proposer.study, news)
         except Exception as error:
-            self._asked.put(error)
+            self._wishes.put(error)
         finally:
             # Whatever broke may have broken the study too; then the next run reaps them.
-            for asked in self._window:
-                with contextlib.suppress(Exception):
-                    self._study.abandon(asked)
+            for wish in self._window:
+                if isinstance(wish, Asked):
+                    with contextlib.suppress(Exception):
+                        proposer.study.abandon(wish)
 
-    def _ask(self, room: int) -> None:
+    def _ask(self, proposer: Proposer, room: int) -> None:
         while len(self._window) < min(self._lookahead, room) and not self._stopped.is_set():
-            asked = self._proposer.next(list(self._window), self._seen.best())
+            asked = proposer.next(self._window, self._seen.best())
             if asked is None:
                 return
             self._window.append(asked)
             self._prepare(asked.config)
-            self._asked.put(asked)
+            self._wishes.put(asked)
 
-    def _pass_on(self, news: _News) -> None:
+    def _pass_on(self, study: TunerStudy, news: _News) -> None:
         self._seen.add(news.known)
-        if news.asked is not None:
-            self._window.remove(news.asked)
-            self._study.tell(news.asked, news.known.evaluation)
-        elif news.known.config.config_id not in self._study.known_ids():
-            self._study.add(news.known.config, news.known.evaluation)
+        config, evaluation = news.known.config, news.known.evaluation
+        if news.wish is not None:
+            self._window.remove(news.wish)
+        if isinstance(news.wish, Asked):
+            study.tell(news.wish, evaluation)
+        elif news.wish is not None:
+            study.add(config, evaluation, news.wish.origin)
+        elif config.config_id not in study.known_ids():
+            study.add(config, evaluation)

@@ -10,7 +10,7 @@ known 96 % of those. All are answered here, without an evaluation, and bounded: 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from fa4gen.feasibility import canonicalise, check
 from fa4gen.hardware import Arch
 from fa4gen.space import SearchSpace
 from fa4gen.tune.forecast import Forecast
-from fa4gen.tune.study import SAMPLER, Asked, TunerStudy
+from fa4gen.tune.study import SAMPLER, Asked, TunerStudy, Wish
 
 _ANYWHERE = 64
 """Random configurations to look at once nothing around the incumbent is left."""
@@ -98,11 +98,11 @@ class Proposer:
         self.max_free_asks, self.rng = max_free_asks, rng
         self.free = FreeAsks()
 
-    def next(self, pending: list[Asked], best: KernelConfig | None) -> Asked | None:
+    def next(self, pending: Sequence[Wish], best: KernelConfig | None) -> Asked | None:
         """The next configuration to evaluate, in canonical form; ``None`` when none is found.
 
         Args:
-            pending: asked and not told yet.
+            pending: being evaluated, asked of the study or not.
             best: the incumbent, around which to look when the sampler repeats itself.
         """
         for _ in range(self.max_free_asks):
@@ -113,7 +113,7 @@ class Proposer:
                 return asked
         return None
 
-    def _ask(self, pending: list[Asked], best: KernelConfig | None) -> Asked | None:
+    def _ask(self, pending: Sequence[Wish], best: KernelConfig | None) -> Asked | None:
         """One ask; ``None`` when it was answered on the spot."""
         asked = self.study.ask()
         canonical = canonicalise(self.signature, asked.config, self.arch)
@@ -137,8 +137,9 @@ class Proposer:
             return None
         return asked
 
-    def _in_progress(self, pending: list[Asked], asked: Asked) -> set[str]:
-        numbers = frozenset({asked.number, *(other.number for other in pending)})
+    def _in_progress(self, pending: Sequence[Wish], asked: Asked) -> set[str]:
+        mine = [asked.number, *(other.number for other in pending)]
+        numbers = frozenset(number for number in mine if number is not None)
         configs = [other.config for other in pending]
         configs += [
             canonicalise(self.signature, config, self.arch)
@@ -146,7 +147,9 @@ class Proposer:
         ]
         return {config.config_id for config in configs}
 
-    def _unknown(self, pending: list[Asked], best: KernelConfig | None) -> Iterator[KernelConfig]:
+    def _unknown(
+        self, pending: Sequence[Wish], best: KernelConfig | None
+    ) -> Iterator[KernelConfig]:
         """Feasible configurations nobody has tried: around the best first, then anywhere."""
         taken = {other.config.config_id for other in pending}
         around = list(self.explorer.neighbours(best)) if best is not None else []

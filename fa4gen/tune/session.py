@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from fa4gen.tune.asker import Asker, Seen
 from fa4gen.tune.budget import Deadline
 from fa4gen.tune.finalists import contenders
 from fa4gen.tune.forecast import Forecast
+from fa4gen.tune.guesses import guesses
 from fa4gen.tune.interrupts import Interrupts
 from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import FreeAsks, Proposer, SpaceExplorer
@@ -39,7 +41,7 @@ from fa4gen.tune.results import (
 from fa4gen.tune.samplers import make_sampler
 from fa4gen.tune.seeds import Seeder
 from fa4gen.tune.settings import TuneSettings
-from fa4gen.tune.study import StudyKey, TunerStudy
+from fa4gen.tune.study import StudyKey, TunerStudy, Wish
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class ProblemTuner:
         self.arch = around.evaluator.sku.arch
         self.anchor_config = around.space.default(problem.signature)
         self.anchor: Known | None = None
+        self.knobs = Knobs(around.space.knobs)
         self.explorer = SpaceExplorer(around.space, problem.signature, self.arch)
         self.tally = Tally()
         self.free = FreeAsks()
@@ -115,8 +118,7 @@ class ProblemTuner:
         prepare = self.around.evaluator.prepare
         prepare(self.problem, [self.anchor_config])  # compiles while the model looks for seeds
         seeds = self.around.seeder.seeds(self.problem, self.around.store.dispatch_rows())
-        # The study comes later, for its name needs the anchor's provenance; its first wishes are
-        # these seeds.
+        # The study comes later, for its name needs the anchor's provenance.
         prepare(self.problem, [self.anchor_config, *(config for _, config in seeds)])
         evaluation = self._evaluate(self.anchor_config)
         self._open(evaluation)
@@ -128,17 +130,12 @@ class ProblemTuner:
             return StopReason.ANCHOR_FAILED
         if not self.has_row:
             self._set_winner(self.anchor)
-        in_study = self.study.known_ids()
         for known in self.records.all():
             self.tally.expect(known.gain)
-            if known.config.config_id not in in_study:
-                self.study.add(known.config, known.evaluation)
-        for origin, config in seeds:
-            if self.records.get(config) is None:
-                self.study.enqueue(config, origin)
-        asker = self._asker()
+        to_try = guesses(seeds, self.knobs, (self.problem.signature, self.arch), self.records)
+        asker = self._asker(to_try.others)
         try:
-            stop = self._search(asker)
+            stop = self._search(asker, to_try.first)
             self._prepare_upcoming(self.around.store.dispatch_rows())
             self._decide()
         finally:
@@ -146,7 +143,7 @@ class ProblemTuner:
         return stop
 
     def _open(self, anchor: Evaluation) -> None:
-        """Study and records of the anchor's key: its provenance names the template in use."""
+        """Records of the anchor's key: its provenance names the template in use."""
         around, settings = self.around, self.around.settings
         evaluator = around.evaluator
         template_hash = anchor.provenance.template_hash
@@ -165,15 +162,39 @@ class ProblemTuner:
             retry_failed=settings.retry_failed,
             checked_only=anchor.accuracy is not None,
         )
-        self.study = TunerStudy.open(
-            self.key, Knobs(around.space.knobs), storage=around.storage, resume=settings.resume
+        self._adopt_row()
+
+    def _begin_study(
+        self, records: Sequence[Known], wishes: Sequence[Wish], seen: Seen
+    ) -> Proposer:
+        """The study of the key, with what is known told and what to try first enqueued."""
+        around, settings = self.around, self.around.settings
+        study = TunerStudy.open(
+            self.key, self.knobs, storage=around.storage, resume=settings.resume
         )
-        history = self.study.num_trials + len(self.records)
+        history = study.num_trials + len(records)
         text = f"{settings.seed}/{self.problem.problem_id}/{history}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-        self.rng = random.Random(seed)
-        self.study.use(make_sampler(settings.sampler, seed, self.effort.startup_trials))
-        self._adopt_row()
+        study.use(make_sampler(settings.sampler, seed, self.effort.startup_trials))
+        in_study = study.known_ids()
+        for known in records:
+            if known.config.config_id not in in_study:
+                study.add(known.config, known.evaluation)
+        for wish in wishes:
+            study.enqueue(wish.config, wish.origin)
+        proposer = Proposer(
+            study,
+            (self.problem.signature, self.arch),
+            seen,
+            self.explorer,
+            max_free_asks=self.effort.max_free_asks,
+            rng=random.Random(seed),
+            forecast=Forecast(
+                self.problem, around.evaluator.sku, self.anchor_config, self.effort.hopeless_above
+            ),
+        )
+        self.free = proposer.free
+        return proposer
 
     def _adopt_row(self) -> None:
         """The table's present winner is to be beaten, if it was found with these templates.
@@ -201,47 +222,34 @@ class ProblemTuner:
         anchor = self.around.space.default(self.upcoming.signature)
         self.around.evaluator.prepare(self.upcoming, [anchor, *seeds], later=True)
 
-    def _asker(self) -> Asker:
-        evaluator, effort = self.around.evaluator, self.effort
-        seen = Seen(self.records.all())
-        proposer = Proposer(
-            self.study,
-            (self.problem.signature, self.arch),
-            seen,
-            SpaceExplorer(self.around.space, self.problem.signature, self.arch),
-            max_free_asks=effort.max_free_asks,
-            rng=self.rng,
-            forecast=Forecast(
-                self.problem, evaluator.sku, self.anchor_config, effort.hopeless_above
-            ),
-        )
-        self.free = proposer.free
+    def _asker(self, wishes: Sequence[Wish]) -> Asker:
+        records = self.records.all()
+        seen = Seen(records)
         return Asker(
-            self.study,
-            proposer,
+            lambda: self._begin_study(records, wishes, seen),
             seen,
-            lookahead=effort.lookahead,
-            prepare=lambda config: evaluator.prepare(self.problem, [config]),
+            lookahead=self.effort.lookahead,
+            prepare=lambda config: self.around.evaluator.prepare(self.problem, [config]),
         )
 
-    def _search(self, asker: Asker) -> StopReason:
-        """Evaluate what the study asks for, while it is asked for more."""
+    def _search(self, asker: Asker, first: Sequence[Wish]) -> StopReason:
+        """Evaluate ``first`` and what the study asks for, while it is asked for more."""
         upcoming: list[Future[None]] = []
+        asker.start(self.around.aside, self._room, first[: self._room])
         rows = self.around.store.dispatch_rows()
-        asker.start(self.around.aside, self._room)
         try:
             while (stop := self._stop()) is None:
                 self.around.interrupts.check()
                 for known in self._catch_up():
                     asker.learn(known, self._room)
-                if (asked := asker.next()) is None:
+                if (wish := asker.next()) is None:
                     return self._stop() or StopReason.EXHAUSTED
                 if not upcoming:
                     upcoming.append(self.around.ahead.submit(self._prepare_upcoming, rows))
-                evaluation = self._evaluate(asked.config)
+                evaluation = self._evaluate(wish.config)
                 # The database first: the study can be made again from it.
-                known = self._recorded(asked.config, evaluation, asked.origin, asked.number)
-                asker.tell(asked, known, self._room)
+                known = self._recorded(wish.config, evaluation, wish.origin, wish.number)
+                asker.tell(wish, known, self._room)
             return stop
         finally:
             asker.stop()

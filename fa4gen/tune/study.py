@@ -51,6 +51,8 @@ LOCK_WAIT_S = 60.0
 
 SAMPLER = "sampler"
 """Origin of what the sampler itself asks for."""
+RECORD = "record"
+"""Origin of what was evaluated elsewhere or before."""
 
 _OWNER, _ORIGIN, _RESULT = "owner", "origin", "result"
 
@@ -73,13 +75,24 @@ class StudyKey:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """A configuration the study wants to know about; it must be told exactly once."""
+class Wish:
+    """A configuration to evaluate."""
 
-    trial: Trial
     config: KernelConfig
     origin: str
-    """``sampler``, or who enqueued it."""
+    """Who came up with it: ``sampler``, ``model``, ..."""
+
+    @property
+    def number(self) -> int | None:
+        """The trial's number in a study; ``None`` where no study was asked."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Asked(Wish):
+    """A configuration that a study wants to know about; it must be told exactly once."""
+
+    trial: Trial
 
     @property
     def number(self) -> int:
@@ -166,7 +179,7 @@ def quiet() -> Iterator[None]:
 
 
 def recorded_trial(
-    knobs: Knobs, config: KernelConfig, evaluation: Evaluation
+    knobs: Knobs, config: KernelConfig, evaluation: Evaluation, origin: str = RECORD
 ) -> FrozenTrial | None:
     """A finished trial made of a record; ``None`` when its configuration is not in the space."""
     params = knobs.params(config)
@@ -177,7 +190,7 @@ def recorded_trial(
         value=objective(evaluation),
         params=params,
         distributions=knobs.distributions,
-        user_attrs={_ORIGIN: "record", _RESULT: facts},
+        user_attrs={_ORIGIN: origin, _RESULT: facts},
         constraints=constraint_values(evaluation),
     )
 
@@ -250,7 +263,7 @@ class TunerStudy:
         trial = self._study.ask(fixed_distributions=self.knobs.distributions)
         trial.set_user_attr(_OWNER, ownership.this_process())
         origin = str(trial.user_attrs.get(_ORIGIN, SAMPLER))
-        return Asked(trial, self.knobs.config(trial.params), origin)
+        return Asked(self.knobs.config(trial.params), origin, trial)
 
     def running(self, *, besides: frozenset[int] = frozenset()) -> list[KernelConfig]:
         """Configurations being evaluated, by any tuner of this study, but for these numbers."""
@@ -286,9 +299,12 @@ class TunerStudy:
         """It was not evaluated after all; the sampler forgets it."""
         self._study.tell(asked.number, state=TrialState.FAIL, skip_if_finished=True)
 
-    def add(self, config: KernelConfig, evaluation: Evaluation) -> bool:
-        """Put an evaluation made elsewhere into the history; false when not in the space."""
-        trial = recorded_trial(self.knobs, config, evaluation)
+    def add(self, config: KernelConfig, evaluation: Evaluation, origin: str = RECORD) -> bool:
+        """Put an evaluation that was not asked for into the history; false when not in the space.
+
+        ``origin``: who wished for it.
+        """
+        trial = recorded_trial(self.knobs, config, evaluation, origin)
         if trial is None:
             return False
         self._study.add_trial(trial)

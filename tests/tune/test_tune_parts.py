@@ -26,6 +26,7 @@ from fa4gen.testing.fakes import FakeEvaluator
 from fa4gen.tune import QUICK, TuneSettings, effort, list_workloads, load_workload
 from fa4gen.tune.budget import Budget, Deadline
 from fa4gen.tune.finalists import contenders
+from fa4gen.tune.guesses import guesses
 from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import Proposer, SpaceExplorer
 from fa4gen.tune.records import Known
@@ -279,6 +280,56 @@ def test_nearest_seeds_prefer_near_and_own(problem, sku):
     elsewhere = [replace(row, sku="b200") for row in rows]
     assert nearest_seeds(problem, here, elsewhere, 9) == []
     assert nearest_seeds(problem, here, [replace(row, sku="x900") for row in rows], 9) == []
+
+
+class Some:
+    """A memory of these configurations."""
+
+    def __init__(self, *configs):
+        self.known = {config.config_id for config in configs}
+
+    def get(self, config):
+        return self if config.config_id in self.known else None
+
+
+def test_guesses_are_feasible_untried_and_different(problem):
+    target = (problem.signature, ARCH)
+    anchor = SPACE.default(problem.signature)
+    by_tile = {n: canonicalise(*target[:1], replace(anchor, tile_n=n), ARCH) for n in (64, 80, 96)}
+    too_big = replace(anchor, tile_n=192, num_kv_stages=3)
+    raw = replace(by_tile[80], exp2_poly_fraction=0.0, exp2_poly_degree=5)
+    assert canonicalise(problem.signature, raw, ARCH) == by_tile[80]
+    seeds = [
+        ("nearest", by_tile[64]),
+        ("nearest", too_big),
+        ("nearest", raw),
+        ("model", by_tile[80]),
+        ("model", by_tile[96]),
+        ("model", anchor),
+    ]
+    found = guesses(seeds, Knobs(SPACE.knobs), target, Some(by_tile[64]))
+    assert [(wish.origin, wish.config) for wish in found.first] == [
+        ("nearest", by_tile[80]),
+        ("model", by_tile[96]),
+    ]
+    assert [(wish.origin, wish.config) for wish in found.others] == [("model", anchor)]
+
+
+def test_a_guess_that_the_study_could_not_be_told_of_is_left_to_it(problem):
+    """The canonical form has another value than any of the knob's."""
+    target = (problem.signature, ARCH)
+    seeds = [SPACE.sample(random.Random(i), *target) for i in range(20)]
+    knobs = Knobs(SPACE.knobs)
+    odd = replace(
+        next(knob for knob in SPACE.knobs if knob.name == "exp2_poly_degree"), values=(2, 4, 5)
+    )
+    fewer = Knobs([odd if knob.name == odd.name else knob for knob in SPACE.knobs])
+    plain = [replace(seed, exp2_poly_fraction=0.0, exp2_poly_degree=4) for seed in seeds]
+    assert knobs.params(canonicalise(problem.signature, plain[0], ARCH)) is not None
+    assert fewer.params(canonicalise(problem.signature, plain[0], ARCH)) is None
+    found = guesses([("model", seed) for seed in plain], fewer, target, Some())
+    assert found.first == ()
+    assert [wish.config for wish in found.others] == list(dict.fromkeys(plain))
 
 
 class Everything:

@@ -355,20 +355,35 @@ def test_the_clock_decides_nothing(problem, sku, small, sampler):
     assert orders[0] == orders[1]
 
 
-def test_the_first_trial_does_not_wait_for_the_lookahead(problem, sku, store, small, monkeypatch):
-    asks, before = [], {}
+def test_the_first_guesses_do_not_wait_for_the_study(
+    problem, sku, store, small, listener, monkeypatch
+):
+    """It is opened once the anchor and two guesses are evaluated, and learns of them."""
+    evaluated, opened = threading.Semaphore(0), []
 
-    def script(_problem, config):
-        before.setdefault(config, len(asks))
+    def script(_problem, _config):
+        evaluated.release()
 
-    def counted(self, ask=TunerStudy.ask):
-        asks.append(ask(self))
-        return asks[-1]
+    def patient(key, knobs, *, storage, resume=True, open_study=TunerStudy.open):
+        opened.append([evaluated.acquire(timeout=30) for _ in range(3)])
+        opened.append(study := open_study(key, knobs, storage=storage, resume=resume))
+        return study
 
     settings = replace(small, effort=replace(small.effort, lookahead=8, model_seeds=3))
-    monkeypatch.setattr(TunerStudy, "ask", slowed(counted))
-    tune([problem], evaluator=FakeEvaluator(sku, script), store=store, settings=settings)
-    assert list(before.values())[:2] == [0, 1], "the anchor, the first of the model's favourites"
+    monkeypatch.setattr(TunerStudy, "open", patient)
+    tune(
+        [problem],
+        evaluator=FakeEvaluator(sku, script),
+        store=store,
+        settings=settings,
+        listener=listener,
+    )
+    in_time, study = opened
+    assert in_time == [True] * 3
+    origins = [(event.origin, event.number is None) for event in listener.trials[:4]]
+    assert origins == [("anchor", True), ("model", True), ("model", True), ("model", False)]
+    tried = {event.config.config_id for event in listener.trials}
+    assert study.known_ids() >= tried
 
 
 def slowed(method):
