@@ -281,8 +281,12 @@ def artifact_loader(num_sms: int) -> Loader:
     """The usual loader: the compiled object of an artifact, told how many SMs it has."""
     from fa4gen.compile import Artifact, import_runtime, launchable, load
 
-    with suppress(MissingDependency):  # now, while the first kernels compile; load() would say so
-        import_runtime()
+    def import_early() -> None:
+        with suppress(MissingDependency):  # load() says so
+            import_runtime()
+
+    # While the first kernels compile, and the card is brought to its sustained state.
+    threading.Thread(target=import_early, daemon=True).start()
 
     def load_kernel(ref: KernelRef) -> Kernel:
         path = Path(ref.object_path)

@@ -78,23 +78,27 @@ class Load:
         cuda: Any = torch.cuda
         self._begin, self._end = (cuda.Event(enable_timing=True) for _ in range(2))
         shape = (self.SIDE, self.SIDE)
-        self._a, self._b, self._product = (
-            torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(3)
-        )
+        a, b, product = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(3))
+        torch.mm(a, b, out=product)  # sets up what may not be set up while capturing
+        stream = torch.cuda.current_stream()
+        stream.synchronize()
+        # One call a turn: other threads of the process may be busy importing.
+        self._turn = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._turn, stream=stream, capture_error_mode="thread_local"):
+            for _ in range(self.TURN):
+                torch.mm(a, b, out=product)
+        self._matrices = (a, b, product)
         self._went_on = False
 
     def go_on(self) -> float:
         """Enqueue a turn unless one is being worked on; the seconds of load that have ended."""
-        import torch
-
         ended_s = 0.0
         if self._went_on:
             if not self._end.query():
                 return 0.0
             ended_s = self._begin.elapsed_time(self._end) / 1e3
         self._begin.record()
-        for _ in range(self.TURN):
-            torch.mm(self._a, self._b, out=self._product)
+        self._turn.replay()
         self._end.record()
         self._went_on = True
         return ended_s

@@ -294,7 +294,21 @@ def test_seeds_are_announced_before_the_anchor_is_evaluated(problem, sku, store,
     at_once = [key for key, ended in evaluator.at.items() if ended == 0]
     assert evaluator.evaluated[:3] == at_once
     whole = tuple(config for _, config in at_once)
-    assert evaluator.prepared[:2] == [whole[:1], whole], "the anchor even before there are seeds"
+    anchor = whole[:1]
+    assert evaluator.prepared[:3] == [anchor, anchor, whole], "the anchor before there are seeds"
+
+
+def test_the_first_kernel_is_announced_before_anything_is_opened(
+    problem, sku, store, small, monkeypatch
+):
+    evaluator = FakeEvaluator(sku)
+
+    def unreadable(_location):
+        raise StoreError(f"prepared {len(evaluator.prepared)}")
+
+    monkeypatch.setattr("fa4gen.tune.tune.open_storage", unreadable)
+    with pytest.raises(StoreError, match="prepared 1"):
+        tune([problem], evaluator=evaluator, store=store, settings=small)
 
 
 def test_the_next_problem_is_prepared_behind_this_one(problem, sku, store, small):
