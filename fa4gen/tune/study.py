@@ -130,16 +130,16 @@ def open_storage(location: str | Path | None) -> BaseStorage:
     if location is None:
         return InMemoryStorage()
     url, options = str(location), {}
-    if "://" not in url:
-        path = Path(location).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url, options = f"sqlite:///{path}", {"creator": _sqlite_connector(path)}
-    for wait_s in (0.1, 0.2, 0.4, 0.8):
-        # Two processes that make one file at the same moment: the slower one finds it half made.
-        with contextlib.suppress(Exception):
-            return RDBStorage(url, engine_kwargs=options)
-        time.sleep(wait_s)
     try:
+        if "://" not in url:
+            path = Path(location).absolute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url, options = f"sqlite:///{path}", {"creator": _sqlite_connector(path)}
+        for wait_s in (0.1, 0.2, 0.4, 0.8):
+            # Two processes that make one file at the same moment: the slower finds it half made.
+            with contextlib.suppress(Exception):
+                return RDBStorage(url, engine_kwargs=options)
+            time.sleep(wait_s)
         return RDBStorage(url, engine_kwargs=options)
     except Exception as error:
         raise StoreError(

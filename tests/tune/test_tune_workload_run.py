@@ -298,17 +298,16 @@ def test_seeds_are_announced_before_the_anchor_is_evaluated(problem, sku, store,
     assert evaluator.prepared[:3] == [anchor, anchor, whole], "the anchor before there are seeds"
 
 
-def test_the_first_kernel_is_announced_before_anything_is_opened(
-    problem, sku, store, small, monkeypatch
+def test_the_first_kernel_is_announced_before_the_study_file_is_opened(
+    problem, sku, store, small, tmp_path
 ):
+    """Which cannot be done here, and is said."""
+    (tmp_path / "file").touch()
+    settings = replace(small, study_storage=tmp_path / "file" / "studies.sqlite")
     evaluator = FakeEvaluator(sku)
-
-    def unreadable(_location):
-        raise StoreError(f"prepared {len(evaluator.prepared)}")
-
-    monkeypatch.setattr("fa4gen.tune.tune.open_storage", unreadable)
-    with pytest.raises(StoreError, match="prepared 1"):
-        tune([problem], evaluator=evaluator, store=store, settings=small)
+    with pytest.raises(StoreError, match=r"studies\.sqlite: cannot be opened .*another file"):
+        tune([problem], evaluator=evaluator, store=store, settings=settings)
+    assert evaluator.prepared == [(anchor_of(problem),)]
 
 
 def test_the_next_problem_is_prepared_behind_this_one(problem, sku, store, small):
