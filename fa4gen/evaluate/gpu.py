@@ -81,6 +81,9 @@ class GpuSettings:
 class GpuEvaluator:
     """Checks and times kernels on the GPU ``sku`` stands for.
 
+    Where times are taken under sustained load, the card is kept under load between requests too,
+    for :data:`fa4gen.evaluate.warmth.KEEP_WARM_S` seconds at most.
+
     Args:
         sku: what the records are filed under; the card must be one.
         policy: how times are taken.
