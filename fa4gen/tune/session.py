@@ -235,7 +235,7 @@ class ProblemTuner:
     def _search(self, asker: Asker, first: Sequence[Wish]) -> StopReason:
         """Evaluate ``first`` and what the study asks for, while it is asked for more."""
         upcoming: list[Future[None]] = []
-        asker.start(self.around.aside, self._room, first[: self._room])
+        asker.start(self.around.aside, self._room, first[: max(0, self._room)])
         rows = self.around.store.dispatch_rows()
         try:
             while (stop := self._stop()) is None:
