@@ -22,6 +22,7 @@ from fa4gen.evaluate.timing import (
     finished,
     hopeless,
     launches_per_sample,
+    rounds_to_decision,
 )
 from fa4gen.evaluate.warmth import Heat
 
@@ -255,7 +256,7 @@ def _rounds_in_batch(policy: MeasurementPolicy, round_s: float, plan: TimingPlan
     count = max(1, int(length / round_s))
     nearest = plan.max_rounds - done
     if plan.hopeless_below is not None:
-        nearest = min(nearest, plan.hopeless_after - done % plan.hopeless_after)
+        nearest = min(nearest, rounds_to_decision(plan, done))
     return max(1, min(count, nearest))
 
 

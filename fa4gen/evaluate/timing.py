@@ -52,7 +52,7 @@ class TimingPlan:
     hopeless_below: float | None = 0.97
     """Give up a pair once the upper bound of the gain is below this; ``None``: never."""
     hopeless_after: int = 6
-    """Rounds before the first such decision."""
+    """Rounds before the first such decision; the next ones come after twice as many each."""
 
     def within(self, seconds: float, callables: int) -> TimingPlan:
         """This plan, made to end after ``seconds`` of sampling, but with :data:`LEAST_ROUNDS`."""
@@ -144,6 +144,18 @@ def hopeless(plan: TimingPlan, anchor_us: Sequence[float], candidate_us: Sequenc
         return False
     _, high = bootstrap_interval(paired_ratios(anchor_us, candidate_us))
     return high < plan.hopeless_below
+
+
+def rounds_to_decision(plan: TimingPlan, done: int) -> int:
+    """Rounds after which :func:`hopeless` is asked again, when ``done`` have been taken.
+
+    Few, since the device waits meanwhile; and a pair that is not hopeless after 12 rounds seldom is
+    after 18.
+    """
+    decision = max(1, plan.hopeless_after)
+    while decision <= done:
+        decision *= 2
+    return decision - done
 
 
 def finished(plan: TimingPlan, rounds: int, elapsed_s: float, callables: int) -> bool:

@@ -20,6 +20,7 @@ from fa4gen.evaluate.timing import (
     hopeless,
     launches_per_sample,
     paired_ratios,
+    rounds_to_decision,
     summarise,
 )
 
@@ -163,3 +164,16 @@ def test_a_plan_within_seconds_keeps_enough_rounds() -> None:
     nothing = long.within(-1.0, 2)
     assert not finished(nothing, LEAST_ROUNDS - 1, 9.0, 2)
     assert finished(nothing, LEAST_ROUNDS, 0.0, 2)
+
+
+def test_decisions_come_after_twice_as_many_rounds_each() -> None:
+    plan = TimingPlan(hopeless_after=6)
+    assert [rounds_to_decision(plan, done) for done in (0, 4, 6, 12, 13, 24, 48)] == [
+        6,
+        2,
+        6,
+        12,
+        11,
+        24,
+        48,
+    ]
