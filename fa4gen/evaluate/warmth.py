@@ -110,8 +110,8 @@ def next_in(lines: queue.SimpleQueue[bytes], keep_warm: Callable[[], None] | Non
     """The next line; ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` at most."""
     if keep_warm is not None and lines.empty():
         until = time.monotonic() + KEEP_WARM_S
-        # A card that cannot take the load says so again at the next request.
-        with contextlib.suppress(RuntimeError):
+        # Nobody asked for the load: whatever is wrong shows again, and is told, at the next request.
+        with contextlib.suppress(Exception):
             while time.monotonic() < until:
                 keep_warm()
                 with contextlib.suppress(queue.Empty):

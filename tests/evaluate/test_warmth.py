@@ -133,9 +133,10 @@ def test_the_card_is_given_rest_after_a_while(monkeypatch: pytest.MonkeyPatch) -
     assert calls[-1] < 0.2
 
 
-def test_a_card_that_cannot_take_the_load_is_no_reason_to_leave() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), AttributeError("graph")])
+def test_a_card_that_cannot_take_the_load_is_no_reason_to_leave(error: Exception) -> None:
     def broken() -> None:
-        raise RuntimeError("CUDA out of memory")
+        raise error
 
     assert waiting(broken, after=1) == (b"line", 1)
 
