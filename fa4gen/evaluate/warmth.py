@@ -110,7 +110,7 @@ def next_in(lines: queue.SimpleQueue[bytes], keep_warm: Callable[[], None] | Non
     """The next line; ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` at most."""
     if keep_warm is not None and lines.empty():
         until = time.monotonic() + KEEP_WARM_S
-        # Nobody asked for the load: whatever is wrong shows again, and is told, at the next request.
+        # Nobody asked for the load: whatever is wrong shows again at the next request.
         with contextlib.suppress(Exception):
             while time.monotonic() < until:
                 keep_warm()
