@@ -36,7 +36,8 @@ _LOOK_S = 0.004
 class Heat:
     """What load a card still lacks for its sustained state; one for the life of a process.
 
-    A second of load makes up for a second of rest.
+    A second for a second of rest is a rule of thumb, between the 0.2 s that bring a card close and
+    the 3 s or so that it takes to get there, however long it rested: it had better not rest.
     """
 
     lacking_s: float = SUSTAINED_WARMUP_S

@@ -37,7 +37,7 @@ class Effort:
     a percent, that one within 10 % of the best, was expected to take over 1.12 times as long."""
     worthwhile: float = 1.001
     """Factor on the gain that is worth going on for. A kernel against itself gives up to 1.0015, so
-    the best of many equal ones grows with every few of them: where anything better counted, 24
+    the best of many equal ones grows with every few of them: where anything better counted, 23
     searches on an H200 (2026-11-22) took a fifth more trials for 0.03 % (mean; 0.6 % once)."""
     shootout_share: float = 0.2
     """Share of a problem's budget kept for the shoot-out."""

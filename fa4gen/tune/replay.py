@@ -236,7 +236,8 @@ class Race:
         study = TunerStudy.open(key, self.knobs, storage=open_storage(None))
         study.use(make_sampler(strategy.removeprefix(SEEDED), seed, QUICK.startup_trials))
         study.enqueue(self.anchor, "anchor")
-        # A sampler by itself is asked until it brings something; as quick, neighbours stand in.
+        # In a quick search neighbours soon stand in for a sampler that brings nothing new; where
+        # samplers are compared, they are asked again.
         seeded = strategy.startswith(SEEDED)
         if seeded:
             for config in self.seeds:

@@ -196,7 +196,7 @@ class Tally:
     _to_beat: float = 1.0
 
     def expect(self, gain: float) -> None:
-        """Somebody else found this gain."""
+        """A gain that was known before, or that another tuner found."""
         self.best_gain = max(self.best_gain, gain)
         self._to_beat = max(self._to_beat, gain)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from gpu_fakes import NamedBuild
 
-from fa4gen.codegen import GeneratedKernel
+from fa4gen.codegen import GeneratedKernel, render
+from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import (
     CompileError,
@@ -22,7 +23,7 @@ from fa4gen.core.problem import KernelSignature
 from fa4gen.evaluate import builds as module
 from fa4gen.evaluate.builds import Build, PoolBuilds, await_build
 from fa4gen.feasibility import check
-from fa4gen.hardware import load_arch
+from fa4gen.hardware import Arch, load_arch
 from fa4gen.space import space_for
 
 ARCH = load_arch("sm90")
@@ -67,7 +68,16 @@ def test_anchor_and_verdict_are_those_of_space_and_feasibility(pool: StillPool) 
     assert pool.closed
 
 
-def test_asking_twice_compiles_once_but_urgency_is_passed_on(pool: StillPool) -> None:
+def test_asking_twice_compiles_once_but_urgency_is_passed_on(
+    pool: StillPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+
+    def counted(signature: KernelSignature, config: KernelConfig, arch: Arch) -> GeneratedKernel:
+        rendered.append(config.config_id)
+        return render(signature, config, arch)
+
+    monkeypatch.setattr(module, "render", counted)
     builds = PoolBuilds(ARCH)
     config = builds.anchor(SIGNATURE)
     first = builds.submit(SIGNATURE, config)
@@ -79,6 +89,7 @@ def test_asking_twice_compiles_once_but_urgency_is_passed_on(pool: StillPool) ->
     assert first.result(timeout=1) is urgent.result(timeout=1) is build
     assert builds.submit(SIGNATURE, config, urgent=True).result() is build
     assert len(pool.asked) == 2
+    assert rendered == [config.config_id]
 
 
 def test_a_kernel_for_later_is_moved_up_when_it_is_wanted(pool: StillPool) -> None:
