@@ -103,7 +103,7 @@ class CudaDevice:
             return False
 
     def keep_warm(self) -> None:
-        """More products of matrices, once those of the last call are done."""
+        """More products of matrices for those that are done."""
         if self._load is None:
             self._load = Load(self.name)
         if ended_s := self._load.go_on():

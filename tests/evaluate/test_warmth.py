@@ -157,7 +157,7 @@ def test_bursts_are_timed_on_a_rested_card(
 
 
 @pytest.mark.gpu
-def test_a_waiting_card_is_under_load_most_of_the_time() -> None:
+def test_a_waiting_card_is_under_load_nearly_all_the_time() -> None:
     device = CudaDevice(0)
     device.keep_warm()  # makes the matrices
     device.launch(lambda: None)
@@ -168,4 +168,5 @@ def test_a_waiting_card_is_under_load_most_of_the_time() -> None:
         time.sleep(0.004)
     spent = time.monotonic() - begin
     gained = before - device.heat.lacking_s
-    assert gained > 0.5 * spent, "a second of load with half a second of rest between"
+    loaded_s, rested_s = (spent + gained) / 2, (spent - gained) / 2
+    assert rested_s < 0.1 * loaded_s
