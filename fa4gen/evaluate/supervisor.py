@@ -222,12 +222,13 @@ class Supervisor:
         running = self._running
         if running is None:
             return
-        with contextlib.suppress(OSError):
-            if running.process.stdin is not None:
-                running.process.stdin.write(encode(Shutdown()))
-                running.process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(timeout=5)
+        if running.identity is not None:  # one that is still coming up would answer seconds later
+            with contextlib.suppress(OSError):
+                if running.process.stdin is not None:
+                    running.process.stdin.write(encode(Shutdown()))
+                    running.process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(timeout=5)
         self.kill()
 
     def _receive(self, at: Progress, scale: float) -> Reply:

@@ -183,6 +183,16 @@ def test_a_worker_that_is_begun_and_not_needed_ends(make: Make) -> None:
     assert gone(pid)
 
 
+def test_nobody_waits_for_one_that_is_still_coming_up(make: Make) -> None:
+    supervisor = make("mute")
+    supervisor.begin()
+    pid = supervisor.pid or 0
+    begin = time.monotonic()
+    supervisor.close()
+    assert time.monotonic() - begin < 2
+    assert gone(pid)
+
+
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"did not start: .*no-such-program"):
         Supervisor([str(tmp_path / "no-such-program")]).start()
