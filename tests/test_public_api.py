@@ -27,6 +27,14 @@ def test_the_command_line_loads_neither_torch_nor_cutlass() -> None:
     assert not {"torch", "cutlass"} & set(loaded_by("import fa4gen.cli.app"))
 
 
+def test_a_workload_is_read_before_optuna_is_loaded() -> None:
+    statement = (
+        "import fa4gen.tune as t; t.load_workload('quick'); t.TuneSettings(t.effort('full'))"
+    )
+    assert loaded_by(statement) == []
+    assert "optuna" in loaded_by("from fa4gen.tune import tune")
+
+
 def test_public_names_are_sorted_and_exist() -> None:
     assert fa4gen.__all__ == sorted(fa4gen.__all__)
     for name in fa4gen.__all__:

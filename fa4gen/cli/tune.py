@@ -119,6 +119,7 @@ def tune(
     """
     from fa4gen.tune import TuneSettings, load_workload
     from fa4gen.tune.effort import effort as effort_named
+    from fa4gen.tune.turns import Turns
 
     work = load_workload(workload)
     if part is not None:
@@ -141,9 +142,13 @@ def tune(
     target = resolve(sku)
     proves = settings.effort.proves
     notices(target, prove=proves)
-    with open_store(db) as store, open_evaluator(target, prove=proves) as evaluator:
+    with open_evaluator(target, prove=proves) as evaluator:
+        if (first := (turns or Turns(len(work.problems))).likely()) is not None:
+            # Its processes take seconds to start, what is imported below another.
+            evaluator.prepare(work.problems[first], ())
         title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
-        view = _run(title, work.problems, (evaluator, store), settings, turns)
+        with open_store(db) as store:
+            view = _run(title, work.problems, (evaluator, store), settings, turns)
     emit(view, tables.tuning(view), as_json=as_json)
     if view.interrupted:
         raise fail("interrupted; the next run goes on from here", EXIT_INTERRUPTED)

@@ -1,4 +1,12 @@
-"""The search: Optuna asks, an evaluator answers, the database remembers."""
+"""The search: Optuna asks, an evaluator answers, the database remembers.
+
+Optuna and SQLAlchemy are imported with the search itself: reading a workload or a report is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from fa4gen.tune.effort import EFFORTS, FULL, QUICK, Effort, effort
 from fa4gen.tune.results import (
@@ -12,10 +20,15 @@ from fa4gen.tune.results import (
     TuneListener,
     TuneReport,
 )
-from fa4gen.tune.samplers import SAMPLERS
 from fa4gen.tune.settings import AUTO, TuneSettings
-from fa4gen.tune.tune import tune
 from fa4gen.tune.workload import Workload, list_workloads, load_workload
+
+if TYPE_CHECKING:
+    from fa4gen.tune.samplers import SAMPLERS
+    from fa4gen.tune.tuner import tune
+
+_LAZY = {"SAMPLERS": "samplers", "tune": "tuner"}
+"""Public name -> the module of this package that defines it."""
 
 __all__ = [
     "AUTO",
@@ -40,3 +53,15 @@ __all__ = [
     "load_workload",
     "tune",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fa4gen.tune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fa4gen.tune.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

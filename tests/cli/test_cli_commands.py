@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from fa4gen.cli import machine
 from fa4gen.cli.app import app
 from fa4gen.cli.machine import Machine
+from fa4gen.cli.session import open_store
 from fa4gen.hardware import list_skus
+from fa4gen.testing.fakes import FakeEvaluator
 from fa4gen.tune import StopReason
 
 PROBLEM = ["b1", "s256", "h4/2", "d64", "bf16", "causal"]
@@ -278,6 +280,27 @@ def test_errors_are_one_line_and_an_exit_code(
 def test_a_traceback_is_there_for_who_asks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FA4GEN_TRACEBACK", "1")
     assert isinstance(run("tune", "--sku", "h20").exception, KeyError)
+
+
+def test_what_takes_seconds_to_start_is_started_first(
+    run: Run, workload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluator's processes come up while the database and Optuna are imported."""
+    events: list[str] = []
+
+    class Slow(FakeEvaluator):
+        def prepare(self, problem: Any, configs: Any, *, later: bool = False) -> None:
+            events.append(f"prepare {problem.head_dim}")
+
+    def opened(*arguments: Any) -> Any:
+        events.append("open")
+        return open_store(*arguments)
+
+    monkeypatch.setattr("fa4gen.cli.tune.open_evaluator", lambda target, prove: Slow(target.sku))
+    monkeypatch.setattr("fa4gen.cli.tune.open_store", opened)
+    result = run("tune", "--workload", workload)
+    assert result.exit_code == 0, result.output
+    assert events[:2] == ["prepare 64", "open"]
 
 
 def test_ctrl_c_keeps_what_is_proven(
