@@ -21,7 +21,7 @@ from fa4gen.perf import rank, shortlist
 from fa4gen.space import SearchSpace
 from fa4gen.tune.effort import Effort
 
-_FAVOURITES = 4
+_FAVOURITES = 8
 """Least number of seeds that the model's shortlist is made for."""
 
 
@@ -37,7 +37,7 @@ def model_seeds(
         return []
     anchor = space.default(problem.signature)
     found: dict[str, KernelConfig] = {}
-    for entry in shortlist(problem, space, sku, limit=8 * max(count, _FAVOURITES)):
+    for entry in shortlist(problem, space, sku, limit=4 * max(count, _FAVOURITES)):
         for candidate in _restyled(entry.config, anchor, space):
             config = canonicalise(problem.signature, candidate, sku.arch)
             if check(problem.signature, config, sku.arch):

@@ -244,7 +244,8 @@ class ProblemTuner:
                     asker.learn(known, self._room)
                 if (wish := asker.next()) is None:
                     return self._stop() or StopReason.EXHAUSTED
-                if not upcoming:
+                # Not before asks of this problem are on their way: they are needed sooner.
+                if not upcoming and self.tally.evaluated > self.effort.lookahead // 2:
                     upcoming.append(self.around.ahead.submit(self._prepare_upcoming, rows))
                 evaluation = self._evaluate(wish.config)
                 # The database first: the study can be made again from it.
@@ -257,8 +258,9 @@ class ProblemTuner:
 
     @property
     def _room(self) -> int:
-        """Configurations that may still be evaluated."""
-        return self.effort.max_trials - self.known_count
+        """Configurations that will still be evaluated if none of them is better."""
+        patience_left = self.effort.patience + 1 - self.tally.since_better
+        return min(self.effort.max_trials - self.known_count, patience_left)
 
     def _stop(self) -> StopReason | None:
         if self.known_count >= self.effort.max_trials:

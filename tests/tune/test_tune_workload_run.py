@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ from fa4gen.space import SearchSpace, space_for
 from fa4gen.testing.fakes import Behaviour, FakeEvaluator, landscape_us
 from fa4gen.tune import StopReason, TuneSettings, tune
 from fa4gen.tune.study import TunerStudy
+from fa4gen.tune.tuner import TURN_S
 
 FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.OK]
 
@@ -218,6 +220,14 @@ def test_patience_ends_a_flat_search(problem, sku, store, small):
     assert len(evaluator.evaluated) == 6
 
 
+def test_nothing_is_asked_for_that_patience_will_not_wait_for(problem, sku, store, small):
+    settings = replace(small, effort=replace(small.effort, patience=5, lookahead=4, max_trials=100))
+    evaluator = Announced(sku, lambda problem, config: Behaviour(time_us=100.0))
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=settings).problems
+    assert result.stop is StopReason.CONVERGED
+    assert set(evaluator.at) == set(evaluator.evaluated), "what is announced is compiled"
+
+
 @pytest.mark.parametrize(("step", "evaluations"), [(1e-4, 6), (2e-3, 20)])
 def test_a_search_goes_on_for_gains_that_are_worthwhile(
     problem, sku, store, small, step, evaluations
@@ -351,6 +361,15 @@ def test_the_study_is_asked_while_a_kernel_is_timed(problem, sku, store, small, 
     monkeypatch.setattr(TunerStudy, "tell", slowed(TunerStudy.tell))
     tune([problem], evaluator=evaluator, store=store, settings=small)
     assert asked == [True, True]
+
+
+def test_threads_that_reckon_hand_over_soon(problem, sku, store, small):
+    turns_s = []
+    evaluator = FakeEvaluator(sku, lambda p, c: turns_s.append(sys.getswitchinterval()))
+    before = sys.getswitchinterval()
+    tune([problem], evaluator=evaluator, store=store, settings=small)
+    assert max(turns_s) == pytest.approx(TURN_S)
+    assert TURN_S < before == sys.getswitchinterval()
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
