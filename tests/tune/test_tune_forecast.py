@@ -129,6 +129,15 @@ def test_neighbours_that_stand_in_for_the_sampler_are_not_hopeless(study, proble
     assert all(predict(problem, one.config, SKU).time_us <= limit_us for one in fallback)
 
 
+def test_what_the_model_expects_most_of_around_the_incumbent_is_tried_first(study, problem):
+    anchor = SPACE.default(problem.signature)
+    asking = proposer(study, problem, math.inf, max_free_asks=0)
+    asked = [asking.next([], anchor) for _ in range(12)]
+    times_us = [predict(problem, one.config, SKU).time_us for one in asked]
+    assert times_us == sorted(times_us)
+    assert times_us[0] < times_us[-1]
+
+
 def test_a_seed_is_tried_whatever_the_model_expects(study, problem):
     anchor = SPACE.default(problem.signature)
     slow = anchor.vary({"tile_m": 64, "tile_n": 64, "pingpong": False})
