@@ -20,10 +20,10 @@ import signal
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from fa4gen.core.errors import MissingDependency
 from fa4gen.core.evaluation import L2State, ResourceUse
@@ -103,12 +103,12 @@ class Worker:
     """
 
     def __init__(self, device: Device, loader: Loader, say: Callable[[Message], None]) -> None:
-        self._device, self._loader, self._say = device, loader, say
+        self._device, self._loader, self.say = device, loader, say
         self._kernels: OrderedDict[str, Kernel] = OrderedDict()
 
     def progress(self, stage: Stage, label: str = "") -> None:
         """Tell the parent what begins."""
-        self._say(Progress(stage, label))
+        self.say(Progress(stage, label))
 
     def read(self) -> GpuSample:
         """The card's state now."""
@@ -279,14 +279,7 @@ def _one_line(error: Exception) -> str:
 
 def artifact_loader(num_sms: int) -> Loader:
     """The usual loader: the compiled object of an artifact, told how many SMs it has."""
-    from fa4gen.compile import Artifact, import_runtime, launchable, load
-
-    def import_early() -> None:
-        with suppress(MissingDependency):  # load() says so
-            import_runtime()
-
-    # While the first kernels compile, and the card is brought to its sustained state.
-    threading.Thread(target=import_early, daemon=True).start()
+    from fa4gen.compile import Artifact, launchable, load
 
     def load_kernel(ref: KernelRef) -> Kernel:
         path = Path(ref.object_path)
@@ -302,20 +295,31 @@ def artifact_loader(num_sms: int) -> Loader:
     return load_kernel
 
 
+def import_early() -> None:
+    """CuTe-DSL's runtime, which takes seconds."""
+    from fa4gen.compile import import_runtime
+
+    import_runtime()
+
+
 def serve(
     worker: Worker,
-    requests: BinaryIO,
-    say: Callable[[Message], None],
+    requests: Iterable[bytes],
+    *,
+    begin: Callable[[], None],
     keep_warm: Callable[[], None] | None = None,
 ) -> None:
     """Answer until the parent says goodbye, or a reply was fatal.
 
     A thread reads, so that the end of the input ends the process even while a request is being
-    worked on. ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` while none comes.
+    worked on. ``keep_warm`` is called again and again for :data:`KEEP_WARM_S` while none comes, and
+    while that thread runs ``begin``; whatever is wrong there shows again at the first request.
     """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
+        with suppress(Exception):
+            begin()
         for line in requests:
             lines.put(line)
         _leave()
@@ -326,9 +330,13 @@ def serve(
         if isinstance(request, Shutdown):
             return
         reply = worker.answer(request)
-        say(reply)
+        worker.say(reply)
         if isinstance(reply, Failure) and reply.fatal:
             return
+
+
+def _nothing() -> None:
+    """A loader of tests needs nothing beforehand."""
 
 
 def _leave() -> None:
@@ -378,9 +386,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(Failure(FailureKind.EVALUATOR, _one_line(error), True))
         return 1
     say(Ready(device.identity))
-    loader = loader or artifact_loader(device.identity.sm_count)
+    begin = _nothing if loader else import_early
+    worker = Worker(device, loader or artifact_loader(device.identity.sm_count), say)
     keep_warm = device.keep_warm if options.keep_warm else None
-    serve(Worker(device, loader, say), sys.stdin.buffer, say, keep_warm)
+    serve(worker, sys.stdin.buffer, begin=begin, keep_warm=keep_warm)
     channel.flush()
     os._exit(0)  # a spoilt CUDA context can hang in its own tear-down
 
