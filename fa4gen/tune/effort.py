@@ -26,8 +26,8 @@ class Effort:
     """Trials before the sampler models the objective; seeds count."""
     lookahead: int
     """Configurations asked ahead, so that they compile while others are timed: a compile takes as
-    long as six to eight trials (2 to 3 s against 0.35 s, H200, 2026-11-22). The sampler knows less
-    of what it asks for, which costs 0.06 % at most (docs/measurements.md)."""
+    long as nine to twelve trials (2.5 to 3.5 s against 0.28 s, hosts of H200s, 2026-11-22). The
+    sampler knows less of what it asks for, which costs 0.06 % at most (docs/measurements.md)."""
     max_free_asks: int = 24
     """Asks in a row that may end without an evaluation (infeasible, known or hopeless), 10 to 30 ms
     each; then the neighbours of the best are tried."""
