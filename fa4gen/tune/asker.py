@@ -23,7 +23,7 @@ from threading import Event
 from fa4gen.core.config import KernelConfig
 from fa4gen.tune.proposer import Proposer
 from fa4gen.tune.records import Known
-from fa4gen.tune.study import Asked, Wish
+from fa4gen.tune.study import Asked, TunerStudy, Wish
 
 
 class Seen:
@@ -140,7 +140,7 @@ class Asker:
                 if (news := self._news.get()) is None:
                     return
                 room = news.room
-                self._pass_on(proposer, news)
+                self._pass_on(proposer.study, news)
         except Exception as error:
             self._wishes.put(error)
         finally:
@@ -159,11 +159,9 @@ class Asker:
             self._prepare(asked.config)
             self._wishes.put(asked)
 
-    def _pass_on(self, proposer: Proposer, news: _News) -> None:
+    def _pass_on(self, study: TunerStudy, news: _News) -> None:
         self._seen.add(news.known)
-        study = proposer.study
         config, evaluation = news.known.config, news.known.evaluation
-        proposer.learn(config, evaluation)
         if news.wish is not None:
             self._window.remove(news.wish)
         if isinstance(news.wish, Asked):

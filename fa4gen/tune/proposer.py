@@ -23,8 +23,6 @@ from fa4gen.space import SearchSpace
 from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.study import SAMPLER, Asked, TunerStudy, Wish
 
-_STEPS_ON = 4
-"""Neighbours of the incumbent whose neighbours are looked at too."""
 _ANYWHERE = 64
 """Random configurations to look at once nothing around the incumbent is left."""
 
@@ -99,7 +97,6 @@ class Proposer:
         self.signature, self.arch = target
         self.max_free_asks, self.rng = max_free_asks, rng
         self.free = FreeAsks()
-        self._near: dict[str, list[KernelConfig]] = {}
 
     def next(self, pending: Sequence[Wish], best: KernelConfig | None) -> Asked | None:
         """The next configuration to evaluate, in canonical form; ``None`` when none is found.
@@ -115,11 +112,6 @@ class Proposer:
             if self.study.enqueue(config, "fallback") and (asked := self._ask(pending, best)):
                 return asked
         return None
-
-    def learn(self, config: KernelConfig, evaluation: Evaluation) -> None:
-        """What came of a configuration, whoever asked for it."""
-        if self.forecast is not None:
-            self.forecast.learn(config, evaluation)
 
     def _ask(self, pending: Sequence[Wish], best: KernelConfig | None) -> Asked | None:
         """One ask; ``None`` when it was answered on the spot."""
@@ -160,10 +152,10 @@ class Proposer:
     ) -> Iterator[KernelConfig]:
         """Feasible configurations nobody has tried: around the best first, then anywhere.
 
-        Those around it in the order of what is expected of them. In 84 searches on H200s
-        (2026-11-22) the cycle model's order of an incumbent's neighbours had a rank correlation of
-        0.76 with the measured one (median), and of 57 winners that were found there 2 were expected
-        to be more than 5 % behind the default, as 46 % of all were.
+        Those around it in the order of what the model expects of them. In 84 searches on H200s
+        (2026-11-22) its order of an incumbent's neighbours had a rank correlation of 0.76 with the
+        measured one (median), and of 57 winners that were found there 2 were expected to be more
+        than 5 % behind the default, as 46 % of all were.
         """
         taken = {other.config.config_id for other in pending}
         anywhere = (self.explorer.sample(self.rng) for _ in range(_ANYWHERE))
@@ -176,26 +168,14 @@ class Proposer:
                     yield config
 
     def _around(self, best: KernelConfig | None) -> list[KernelConfig]:
-        """Feasible neighbours, shuffled where the same is expected of them.
-
-        With a forecast also those of the most promising ones: two changes that are good by
-        themselves need not be tried one after the other.
-        """
+        """Feasible neighbours; those that the model expects the same of are shuffled."""
         if best is None:
             return []
-        around = list(self._neighbours(best))
-        if self.forecast is not None:
-            for config in sorted(around, key=self.forecast.corrected)[:_STEPS_ON]:
-                around += self._neighbours(config)
-        around = list({config.config_id: config for config in around}.values())
+        around = list(self._feasible(self.explorer.neighbours(best)))
         self.rng.shuffle(around)
-        return around if self.forecast is None else sorted(around, key=self.forecast.corrected)
-
-    def _neighbours(self, config: KernelConfig) -> list[KernelConfig]:
-        if config.config_id not in self._near:
-            near = self._feasible(self.explorer.neighbours(config))
-            self._near[config.config_id] = list(near)
-        return self._near[config.config_id]
+        if self.forecast is not None:
+            around.sort(key=self.forecast.objective)
+        return around
 
     def _feasible(self, configs: Iterator[KernelConfig]) -> Iterator[KernelConfig]:
         """Those that can run, in canonical form."""

@@ -203,7 +203,6 @@ class Race:
                 continue
             proposer.study.tell(asked, evaluation)
             memory.told[asked.config.config_id] = _Told(evaluation)
-            proposer.learn(asked.config, evaluation)
             gain = 0.0 if evaluation.timing is None else evaluation.timing.gain
             if gain > best_gain:
                 incumbent, best_gain = asked.config, gain

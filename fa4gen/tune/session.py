@@ -193,8 +193,6 @@ class ProblemTuner:
                 self.problem, around.evaluator.sku, self.anchor_config, self.effort.hopeless_above
             ),
         )
-        for known in records:
-            proposer.learn(known.config, known.evaluation)
         self.free = proposer.free
         return proposer
 

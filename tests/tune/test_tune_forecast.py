@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from fa4gen.core.config import KernelConfig
 from fa4gen.core.evaluation import MeasurementPolicy
-from fa4gen.core.outcome import Outcome, Source
-from fa4gen.core.problem import AttentionProblem
+from fa4gen.core.outcome import Source
 from fa4gen.evaluate.replay import read_sweep
 from fa4gen.hardware import load_sku
 from fa4gen.perf import predict
 from fa4gen.space import space_for
-from fa4gen.testing.fakes import Behaviour, FakeEvaluator
-from fa4gen.tune import QUICK, TuneSettings, tune
-from fa4gen.tune.forecast import DOUBT, Correction, Forecast
+from fa4gen.testing.fakes import FakeEvaluator
+from fa4gen.tune import QUICK, tune
+from fa4gen.tune.forecast import Forecast
 from fa4gen.tune.knobs import Knobs
 from fa4gen.tune.proposer import Proposer, SpaceExplorer
 from fa4gen.tune.samplers import make_sampler
@@ -138,71 +136,6 @@ def test_what_the_model_expects_most_of_around_the_incumbent_is_tried_first(stud
     times_us = [predict(problem, one.config, SKU).time_us for one in asked]
     assert times_us == sorted(times_us)
     assert times_us[0] < times_us[-1]
-
-
-LEARNED = ({"rescale_threshold_log2": 8.0}, {"scheduler": "persistent"}, {"num_kv_stages": 3})
-
-
-def test_what_changes_showed_adds_up(problem):
-    anchor = SPACE.default(problem.signature)
-    one, two, three = (anchor.vary(change) for change in LEARNED)
-    correction = Correction(anchor)
-    assert correction.of(two) == 0.0
-    correction.add(one, -0.02)
-    correction.add(two, -0.05)
-    both = one.vary(LEARNED[1])
-    assert correction.of(both) < correction.of(two) < correction.of(one) < 0.0
-    assert correction.of(both) == pytest.approx(correction.of(one) + correction.of(two))
-    assert correction.of(anchor) == correction.of(three) == 0.0
-
-
-def test_what_is_shown_again_is_believed_more(problem):
-    anchor = SPACE.default(problem.signature)
-    changed = anchor.vary(LEARNED[0])
-    correction = Correction(anchor)
-    believed = []
-    for _ in range(9):
-        correction.add(changed, 0.1)
-        believed.append(correction.of(changed))
-    assert believed == sorted(believed)
-    assert believed[0] == pytest.approx(0.1 / (1 + DOUBT))
-    assert believed[-1] == pytest.approx(0.1, rel=0.05)
-
-
-def test_a_kernel_that_failed_says_nothing_about_times(problem):
-    anchor = SPACE.default(problem.signature)
-    changed = anchor.vary(LEARNED[0])
-    forecast = Forecast(problem, SKU, anchor, 1.2)
-    failing = FakeEvaluator(SKU, lambda p, c: Behaviour(Outcome.COMPILE_ERROR))
-    forecast.learn(changed, failing.evaluate(problem, changed))
-    assert forecast.corrected(changed) == forecast.objective(changed)
-
-
-def test_two_changes_that_are_good_by_themselves_are_tried_together(study, problem):
-    anchor = SPACE.default(problem.signature)
-    asking = proposer(study, problem, 1.2, max_free_asks=0)
-
-    def faster(_problem: AttentionProblem, config: KernelConfig) -> Behaviour:
-        expected_us = predict(problem, config, SKU).time_us
-        return Behaviour(time_us=expected_us * (0.8 if config != anchor else 1.0))
-
-    evaluator = FakeEvaluator(SKU, faster)
-    for change in LEARNED[:2]:
-        changed = anchor.vary(change)
-        asking.learn(changed, evaluator.evaluate(problem, changed))
-    asked = asking.next([], anchor)
-    assert asked
-    assert asked.config == anchor.vary(LEARNED[0]).vary(LEARNED[1])
-
-
-def test_a_search_learns_from_all_that_it_times(problem, store, monkeypatch):
-    learned = set()
-    monkeypatch.setattr(Forecast, "learn", lambda self, config, evaluation: learned.add(config))
-    evaluator = FakeEvaluator(SKU)
-    settings = TuneSettings(effort=replace(QUICK, max_trials=12))
-    tune([problem], evaluator=evaluator, store=store, settings=settings)
-    assert learned == {config for _, config in evaluator.evaluated}
-    assert len(learned) == 12
 
 
 def test_a_seed_is_tried_whatever_the_model_expects(study, problem):
