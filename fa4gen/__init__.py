@@ -6,12 +6,12 @@ when it is first asked for, so that ``import fa4gen`` costs milliseconds.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fa4gen.core.config import KernelConfig
 from fa4gen.core.dtypes import DType
 from fa4gen.core.errors import Fa4genError
+from fa4gen.core.lazy import lazy_names
 from fa4gen.core.outcome import Outcome, Source
 from fa4gen.core.problem import AttentionProblem, KernelSignature
 
@@ -52,12 +52,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'fa4gen' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

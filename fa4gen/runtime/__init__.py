@@ -6,9 +6,9 @@ selector and ``explain`` do not. Environment variables: :mod:`fa4gen.runtime.set
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fa4gen.core.lazy import lazy_names
 from fa4gen.runtime.selection import Rejected, Rung, Selection
 from fa4gen.runtime.settings import RuntimeSettings
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from fa4gen.runtime.selector import Selector
 
 _LAZY = {
-    "Explanation": "explanation",
-    "Selector": "selector",
-    "explain": "explanation",
-    "flash_attn_func": "api",
-    "reset": "api",
-    "warm_up": "api",
+    "Explanation": "fa4gen.runtime.explanation",
+    "Selector": "fa4gen.runtime.selector",
+    "explain": "fa4gen.runtime.explanation",
+    "flash_attn_func": "fa4gen.runtime.api",
+    "reset": "fa4gen.runtime.api",
+    "warm_up": "fa4gen.runtime.api",
 }
-"""Public name -> the module of this package that defines it."""
+"""Public name -> the module that defines it."""
 
 __all__ = [
     "Explanation",
@@ -41,12 +41,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'fa4gen.runtime' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fa4gen.runtime.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

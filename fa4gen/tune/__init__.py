@@ -5,9 +5,9 @@ Optuna and SQLAlchemy are imported with the search itself: reading a workload or
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fa4gen.core.lazy import lazy_names
 from fa4gen.tune.effort import EFFORTS, FULL, QUICK, Effort, effort
 from fa4gen.tune.results import (
     IncumbentEvent,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fa4gen.tune.samplers import SAMPLERS
     from fa4gen.tune.tuner import tune
 
-_LAZY = {"SAMPLERS": "samplers", "tune": "tuner"}
-"""Public name -> the module of this package that defines it."""
+_LAZY = {"SAMPLERS": "fa4gen.tune.samplers", "tune": "fa4gen.tune.tuner"}
+"""Public name -> the module that defines it."""
 
 __all__ = [
     "AUTO",
@@ -55,12 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'fa4gen.tune' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fa4gen.tune.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:
