@@ -117,9 +117,9 @@ def tune(
     says so. A winner is in the database as soon as it is proven; Ctrl-C keeps what there is, and
     the next run goes on from it.
     """
+    from fa4gen.space import space_for
     from fa4gen.tune import TuneSettings, load_workload
     from fa4gen.tune.effort import effort as effort_named
-    from fa4gen.tune.turns import Turns
 
     work = load_workload(workload)
     if part is not None:
@@ -143,9 +143,11 @@ def tune(
     proves = settings.effort.proves
     notices(target, prove=proves)
     with open_evaluator(target, prove=proves) as evaluator:
-        if (first := (turns or Turns(len(work.problems))).likely()) is not None:
+        if (first := turns.likely() if turns is not None else 0) is not None:
             # Its processes take seconds to start, what is imported below another.
-            evaluator.prepare(work.problems[first], ())
+            problem = work.problems[first]
+            anchor = space_for(target.sku.arch.name).default(problem.signature)
+            evaluator.prepare(problem, [anchor])
         title = f"fa4gen tune: {work.name} on {target.sku.name}, {evaluator.source.value}, {effort}"
         with open_store(db) as store:
             view = _run(title, work.problems, (evaluator, store), settings, turns)

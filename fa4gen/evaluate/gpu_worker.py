@@ -306,7 +306,7 @@ def serve(
     worker: Worker,
     requests: Iterable[bytes],
     *,
-    begin: Callable[[], None],
+    begin: Callable[[], None] | None = None,
     keep_warm: Callable[[], None] | None = None,
 ) -> None:
     """Answer until the parent says goodbye, or a reply was fatal.
@@ -318,8 +318,9 @@ def serve(
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
-        with suppress(Exception):
-            begin()
+        if begin is not None:
+            with suppress(Exception):
+                begin()
         for line in requests:
             lines.put(line)
         _leave()
@@ -333,10 +334,6 @@ def serve(
         worker.say(reply)
         if isinstance(reply, Failure) and reply.fatal:
             return
-
-
-def _nothing() -> None:
-    """A loader of tests needs nothing beforehand."""
 
 
 def _leave() -> None:
@@ -386,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(Failure(FailureKind.EVALUATOR, _one_line(error), True))
         return 1
     say(Ready(device.identity))
-    begin = _nothing if loader else import_early
+    begin = None if loader else import_early
     worker = Worker(device, loader or artifact_loader(device.identity.sm_count), say)
     keep_warm = device.keep_warm if options.keep_warm else None
     serve(worker, sys.stdin.buffer, begin=begin, keep_warm=keep_warm)

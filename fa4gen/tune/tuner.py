@@ -84,9 +84,6 @@ def tune(
     start_s = time.monotonic()
     turns = turns or Turns(len(workload))
     reports: list[ProblemReport] = []
-    if (likely := turns.likely()) is not None:  # the worker and the compilers take seconds to start
-        problem = workload[likely]
-        evaluator.prepare(problem, [space.default(problem.signature)])
     cheap = evaluator.source is Source.MODELLED
     storage = open_storage(study_location(settings, _file_of(store), cheap=cheap))
     seeder = Seeder((evaluator.sku, evaluator.source), space, settings.effort)

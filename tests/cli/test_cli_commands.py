@@ -290,7 +290,7 @@ def test_what_takes_seconds_to_start_is_started_first(
 
     class Slow(FakeEvaluator):
         def prepare(self, problem: Any, configs: Any, *, later: bool = False) -> None:
-            events.append(f"prepare {problem.head_dim}")
+            events.append(f"prepare {len(configs)} of head_dim {problem.head_dim}")
 
     def opened(*arguments: Any) -> Any:
         events.append("open")
@@ -300,7 +300,7 @@ def test_what_takes_seconds_to_start_is_started_first(
     monkeypatch.setattr("fa4gen.cli.tune.open_store", opened)
     result = run("tune", "--workload", workload)
     assert result.exit_code == 0, result.output
-    assert events[:2] == ["prepare 64", "open"]
+    assert events[:2] == ["prepare 1 of head_dim 64", "open"]
 
 
 def test_ctrl_c_keeps_what_is_proven(

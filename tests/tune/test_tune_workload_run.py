@@ -304,20 +304,16 @@ def test_seeds_are_announced_before_the_anchor_is_evaluated(problem, sku, store,
     at_once = [key for key, ended in evaluator.at.items() if ended == 0]
     assert evaluator.evaluated[:3] == at_once
     whole = tuple(config for _, config in at_once)
-    anchor = whole[:1]
-    assert evaluator.prepared[:3] == [anchor, anchor, whole], "the anchor before there are seeds"
+    assert evaluator.prepared[:2] == [whole[:1], whole], "the anchor before there are seeds"
 
 
-def test_the_first_kernel_is_announced_before_the_study_file_is_opened(
-    problem, sku, store, small, tmp_path
-):
-    """Which cannot be done here, and is said."""
+def test_a_study_file_that_cannot_be_made_is_named(problem, sku, store, small, tmp_path):
     (tmp_path / "file").touch()
     settings = replace(small, study_storage=tmp_path / "file" / "studies.sqlite")
     evaluator = FakeEvaluator(sku)
     with pytest.raises(StoreError, match=r"studies\.sqlite: cannot be opened .*another file"):
         tune([problem], evaluator=evaluator, store=store, settings=settings)
-    assert evaluator.prepared == [(anchor_of(problem),)]
+    assert evaluator.evaluated == []
 
 
 def test_the_next_problem_is_prepared_behind_this_one(problem, sku, store, small):
