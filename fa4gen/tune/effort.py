@@ -26,8 +26,13 @@ class Effort:
     """Trials before the sampler models the objective; seeds count."""
     lookahead: int
     """Configurations asked ahead, so that they compile while others are timed: a compile takes as
-    long as nine to twelve trials (2.5 to 3.5 s against 0.28 s, hosts of H200s, 2026-11-22). The
-    sampler knows less of what it asks for, which costs 0.06 % at most (docs/measurements.md)."""
+    long as nine to twelve trials (2.1 to 3.5 s against 0.23 to 0.28 s where they are shortest,
+    hosts of H200s, 2026-11-22). The sampler knows less of what it asks for. In recorded trials
+    searches that ask 10, 12, 14 and 16 ahead end 0.08, 0.09, 0.11 and 0.11 % behind the best
+    (docs/measurements.md)."""
+    beyond_patience: int = 4
+    """Configurations asked beyond those that :attr:`patience` will wait for: compiled in vain if
+    nothing better comes, but if it does, and late, the search goes on without waiting."""
     max_free_asks: int = 24
     """Asks in a row that may end without an evaluation (infeasible, known or hopeless), 10 to 30 ms
     each; then the neighbours of the best are tried."""
@@ -57,7 +62,7 @@ QUICK = Effort(
     model_seeds=8,
     nearest_seeds=2,
     startup_trials=8,
-    lookahead=10,
+    lookahead=12,
     max_free_asks=1,
 )
 """Minutes for a workload: most of the gain."""
@@ -73,7 +78,7 @@ FULL = Effort(
     model_seeds=12,
     nearest_seeds=4,
     startup_trials=20,
-    lookahead=10,
+    lookahead=12,
 )
 """For a table that is shipped."""
 

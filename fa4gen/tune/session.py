@@ -258,9 +258,12 @@ class ProblemTuner:
 
     @property
     def _room(self) -> int:
-        """Configurations that will still be evaluated if none of them is better."""
+        """Configurations that may be asked and not told: those that will still be evaluated if none
+        of them is better, and a few more in case one is.
+        """
         patience_left = self.effort.patience + 1 - self.tally.since_better
-        return min(self.effort.max_trials - self.known_count, patience_left)
+        likely = patience_left + self.effort.beyond_patience
+        return min(self.effort.max_trials - self.known_count, likely)
 
     def _stop(self) -> StopReason | None:
         if self.known_count >= self.effort.max_trials:
