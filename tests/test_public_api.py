@@ -29,7 +29,7 @@ def test_the_command_line_loads_neither_torch_nor_cutlass() -> None:
 
 def test_a_workload_is_read_before_optuna_is_loaded() -> None:
     statement = (
-        "import fa4gen.tune as t; t.load_workload('quick'); t.TuneSettings(t.effort('full'))"
+        "import fa4gen.tune as t; t.load_workload('quick'); t.TuneSettings(t.effort_named('full'))"
     )
     assert loaded_by(statement) == []
     assert "optuna" in loaded_by("from fa4gen.tune import tune")

@@ -119,7 +119,7 @@ def tune(
     """
     from fa4gen.space import space_for
     from fa4gen.tune import TuneSettings, load_workload
-    from fa4gen.tune.effort import effort as effort_named
+    from fa4gen.tune.effort import effort_named
 
     work = load_workload(workload)
     if part is not None:

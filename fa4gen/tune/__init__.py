@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fa4gen.core.lazy import lazy_names
-from fa4gen.tune.effort import EFFORTS, FULL, QUICK, Effort, effort
+from fa4gen.tune.effort import EFFORTS, FULL, QUICK, Effort, effort_named
 from fa4gen.tune.results import (
     IncumbentEvent,
     NullListener,
@@ -48,7 +48,7 @@ __all__ = [
     "TuneReport",
     "TuneSettings",
     "Workload",
-    "effort",
+    "effort_named",
     "list_workloads",
     "load_workload",
     "tune",

@@ -86,7 +86,7 @@ EFFORTS: dict[str, Effort] = {effort.name: effort for effort in (GLANCE, QUICK, 
 """Every profile by name."""
 
 
-def effort(name: str) -> Effort:
+def effort_named(name: str) -> Effort:
     """The profile of this name.
 
     Raises:

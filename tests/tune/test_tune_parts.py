@@ -23,7 +23,7 @@ from fa4gen.hardware import load_arch
 from fa4gen.perf import predict
 from fa4gen.space import space_for
 from fa4gen.testing.fakes import FakeEvaluator
-from fa4gen.tune import QUICK, TuneSettings, effort, list_workloads, load_workload
+from fa4gen.tune import QUICK, TuneSettings, effort_named, list_workloads, load_workload
 from fa4gen.tune.budget import Budget, Deadline
 from fa4gen.tune.finalists import contenders
 from fa4gen.tune.guesses import guesses
@@ -95,9 +95,9 @@ def test_deadline_keeps_a_share():
 
 
 def test_unknown_effort():
-    assert effort("quick") is QUICK
+    assert effort_named("quick") is QUICK
     with pytest.raises(UnknownName, match="did you mean 'full'"):
-        effort("ful")
+        effort_named("ful")
 
 
 def test_studies_lie_beside_the_database(tmp_path):
