@@ -52,7 +52,7 @@ def show(
     with open_store(db, read_only=True) as store:
         rows = store.dispatch_rows(sku=name, source=wanted)
         database = store.location
-    view = TableView(database, tuple(build.dispatch_row(row) for row in rows))
+    view = TableView(database, build.dispatch_rows(rows))
     if not rows and not as_json:
         raise fail(f"{database}: no rows to show; `fa4gen tune` makes some", EXIT_NOTHING)
     emit(view, tables.table(view), as_json=as_json)

@@ -87,8 +87,9 @@ class Recorder:
             "temperature_c": reply.conditions.temperature_c,
         }
         if candidate.ref.artifact_id == anchor.ref.artifact_id:
-            # By definition 1; what the measurement said of it is its own error.
-            details["self_ratio"] = [timing.gain_low, timing.gain, timing.gain_high]
+            # By definition 1; what was measured, unless it is one sample twice, is its own error.
+            if place:
+                details["self_ratio"] = [timing.gain_low, timing.gain, timing.gain_high]
             timing = replace(timing, gain=1.0, gain_low=1.0, gain_high=1.0)
         if reply.conditions.other_processes:
             details["other_processes"] = list(reply.conditions.other_processes)

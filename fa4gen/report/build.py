@@ -18,7 +18,7 @@ from fa4gen.report.views import (
     TuneRowView,
     TuneView,
 )
-from fa4gen.runtime.explanation import Explanation
+from fa4gen.runtime.explanation import Explanation, current_template
 from fa4gen.space import space_for
 from fa4gen.tune import ProblemReport, TuneReport
 
@@ -29,8 +29,13 @@ def changed(problem: AttentionProblem, config: KernelConfig, sku: Sku) -> dict[s
     return {name: mine for name, (mine, _) in config.differences(default).items()}
 
 
-def dispatch_row(row: DispatchRow) -> RowView:
-    """A row of the dispatch table."""
+def dispatch_rows(rows: Sequence[DispatchRow]) -> tuple[RowView, ...]:
+    """Rows of the dispatch table."""
+    templates = {name: current_template(load_sku(name)) for name in {row.sku for row in rows}}
+    return tuple(_dispatch_row(row, templates[row.sku]) for row in rows)
+
+
+def _dispatch_row(row: DispatchRow, template: str | None) -> RowView:
     return RowView(
         problem=row.problem,
         label="winner",
@@ -43,6 +48,7 @@ def dispatch_row(row: DispatchRow) -> RowView:
         timing=TimingView.of(row.problem, row.evaluation),
         note=note(row.evaluation),
         checked=checked(row.evaluation),
+        earlier_template=template not in {None, row.evaluation.provenance.template_hash},
     )
 
 

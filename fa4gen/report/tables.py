@@ -173,7 +173,16 @@ def table(view: TableView) -> RenderableType:
     for sku, policy, origin in keys:
         rows = tuple(r for r in view.rows if (r.sku, r.policy, r.origin) == (sku, policy, origin))
         blocks += [Text(f"{sku}, {policy}, {origin}", style="bold"), Rows(rows), ""]
+        if earlier := sum(row.earlier_template for row in rows):
+            blocks += [Text(_earlier_note(earlier, len(rows)), style="yellow"), ""]
     return _with_notice(Group(*blocks[:-1]), view.rows)
+
+
+def _earlier_note(earlier: int, rows: int) -> str:
+    return (
+        f"{earlier} of {rows} rows were found with earlier templates: their knobs hold, their "
+        "times may not, and others may be faster by now. `fa4gen tune` on that GPU finds out."
+    )
 
 
 def selection(view: SelectionView) -> RenderableType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,19 @@ def test_show_says_where_a_kernel_was_checked(run: Run) -> None:
     rows = json.loads(run("show", "--json").stdout)["rows"]
     assert {row["checked"] for row in rows if row["origin"] == "user"} == {None}
     assert {row["checked"] for row in rows if row["origin"] == "shipped"} == {"measured"}
+
+
+@pytest.mark.usefixtures("tuned")
+def test_show_says_which_rows_are_of_the_present_template(run: Run) -> None:
+    rows = json.loads(run("show", "--json").stdout)["rows"]
+    assert [row["earlier_template"] for row in rows if row["origin"] == "user"] == [False]
+    shipped = [row["earlier_template"] for row in rows if row["origin"] == "shipped"]
+    said = re.search(r"(\d+) of (\d+) rows were found", " ".join(run("show").stdout.split()))
+    if any(shipped):
+        assert said is not None
+        assert said.groups() == (str(sum(shipped)), str(len(shipped)))
+    else:
+        assert said is None
 
 
 def test_tune_as_json_is_one_value_on_stdout(tuned: Any) -> None:

@@ -242,6 +242,7 @@ def test_shootout_keeps_the_order_and_the_failures(
     assert slow.n == 8, "nobody is given up early in a shoot-out"
     assert anchor is not None
     assert anchor.gain == 1.0
+    assert "self_ratio" not in got[2].details, "one sample twice says nothing of the error"
     assert lazy == again
 
 
@@ -252,6 +253,7 @@ def test_shootout_of_nothing_and_of_the_anchor_alone(
     (alone,) = evaluator.shootout(PROBLEM, [builds.config("good")])
     assert alone.timing is not None
     assert alone.timing.gain == 1.0
+    assert len(alone.details["self_ratio"]) == 3
 
 
 @pytest.mark.slow

@@ -69,7 +69,8 @@ def test_every_evaluation_is_in_the_store(problem, sku, store, small):
     stored = {row.config.config_id for row in store.evaluations(problem)}
     assert stored == {config.config_id for _, config in evaluator.evaluated}
     finalists = report.problems[0].finalists
-    assert len(store.evaluations(problem)) == len(evaluator.evaluated) + len(finalists)
+    assert finalists, "and the default beside them"
+    assert len(store.evaluations(problem)) == len(evaluator.evaluated) + len(finalists) + 1
 
 
 def only_tiles(problem: AttentionProblem, *tile_ns: int) -> SearchSpace:
@@ -128,9 +129,9 @@ def test_shootout_overrules_the_search(problem, sku, store, small):
 
     class Sobering(FakeEvaluator):
         def shootout(self, problem, configs, *, budget_s=None):
-            first, *rest = super().shootout(problem, configs, budget_s=budget_s)
+            default, first, *rest = super().shootout(problem, configs, budget_s=budget_s)
             slower = replace(first.timing, gain=0.9, gain_low=0.89, gain_high=0.91)
-            return [first.with_timing(slower), *rest]
+            return [default, first.with_timing(slower), *rest]
 
     order: list[KernelConfig] = []
 
@@ -142,10 +143,30 @@ def test_shootout_overrules_the_search(problem, sku, store, small):
 
     evaluator = Sobering(sku, script)
     (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
-    (finalists,) = evaluator.shootouts
-    assert len(finalists) == small.effort.finalists
+    ((default, *finalists),) = evaluator.shootouts
+    assert default == anchor_of(problem)
+    assert len(finalists) == len(result.finalists) == small.effort.finalists
     assert result.winner_config == finalists[1]
     assert store.dispatch_rows()[0].config == finalists[1]
+
+
+def test_a_default_that_stays_has_its_time_from_the_shootout(problem, sku, store, small):
+    """The problem's first trial found a card that was not yet in its sustained state."""
+
+    class Settled(FakeEvaluator):
+        def shootout(self, problem, configs, *, budget_s=None):
+            found = super().shootout(problem, configs, budget_s=budget_s)
+            later = [replace(each.timing, median_us=1.07 * each.timing.median_us) for each in found]
+            return [each.with_timing(timing) for each, timing in zip(found, later, strict=True)]
+
+    evaluator = Settled(sku, lambda _problem, _config: Behaviour(time_us=100.0), uncertainty=0.05)
+    (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
+    (row,) = store.dispatch_rows()
+    assert result.finalists, "faster than the default by chance, perhaps"
+    assert result.default_stays
+    assert row.config == anchor_of(problem)
+    assert row.evaluation.timing.median_us == pytest.approx(107.0)
+    assert result.winner.timing == row.evaluation.timing
 
 
 def test_winner_is_in_the_table_as_soon_as_it_is_proven(problem, sku, store, small):
@@ -508,7 +529,8 @@ def test_a_slow_start_does_not_take_the_search_of_the_first_problem(problem, sku
     slow = anchor_of(problem)
 
     def script(asked, config):
-        return Behaviour(delay_s=1.4 if (asked, config) == (problem, slow) else 0.02)
+        first = (asked, config) == (problem, slow) and len(evaluator.evaluated) == 1
+        return Behaviour(delay_s=1.4 if first else 0.02)
 
     problems = [problem, other(problem)]
     evaluator = FakeEvaluator(sku, script)
