@@ -48,7 +48,7 @@ def _dispatch_row(row: DispatchRow, template: str | None) -> RowView:
         timing=TimingView.of(row.problem, row.evaluation),
         note=note(row.evaluation),
         checked=checked(row.evaluation),
-        earlier_template=template not in {None, row.evaluation.provenance.template_hash},
+        other_template=template not in {None, row.evaluation.provenance.template_hash},
     )
 
 

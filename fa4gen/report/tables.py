@@ -173,15 +173,16 @@ def table(view: TableView) -> RenderableType:
     for sku, policy, origin in keys:
         rows = tuple(r for r in view.rows if (r.sku, r.policy, r.origin) == (sku, policy, origin))
         blocks += [Text(f"{sku}, {policy}, {origin}", style="bold"), Rows(rows), ""]
-        if earlier := sum(row.earlier_template for row in rows):
-            blocks += [Text(_earlier_note(earlier, len(rows)), style="yellow"), ""]
+        if others := sum(row.other_template for row in rows):
+            blocks += [Text(_other_template_note(others, len(rows)), style="yellow"), ""]
     return _with_notice(Group(*blocks[:-1]), view.rows)
 
 
-def _earlier_note(earlier: int, rows: int) -> str:
+def _other_template_note(others: int, rows: int) -> str:
     return (
-        f"{earlier} of {rows} rows were found with earlier templates: their knobs hold, their "
-        "times may not, and others may be faster by now. `fa4gen tune` on that GPU finds out."
+        f"{others} of {rows} rows were found with other templates than today's: their knobs hold, "
+        "their times may not, and other kernels may be faster by now. `fa4gen tune` on that GPU "
+        "finds out."
     )
 
 

@@ -95,7 +95,7 @@ class RowView:
     """Why there is no timing."""
     checked: Source | None = None
     """Where it was compared with float64 attention: on the GPU or in the emulator; or nowhere."""
-    earlier_template: bool = False
+    other_template: bool = False
     """Of a stored row: found with another template than kernels are made from now. Its knobs hold;
     its time may not, and others may be faster by now."""
 

@@ -79,8 +79,8 @@ def test_show_says_where_a_kernel_was_checked(run: Run) -> None:
 @pytest.mark.usefixtures("tuned")
 def test_show_says_which_rows_are_of_the_present_template(run: Run) -> None:
     rows = json.loads(run("show", "--json").stdout)["rows"]
-    assert [row["earlier_template"] for row in rows if row["origin"] == "user"] == [False]
-    shipped = [row["earlier_template"] for row in rows if row["origin"] == "shipped"]
+    assert [row["other_template"] for row in rows if row["origin"] == "user"] == [False]
+    shipped = [row["other_template"] for row in rows if row["origin"] == "shipped"]
     said = re.search(r"(\d+) of (\d+) rows were found", " ".join(run("show").stdout.split()))
     if any(shipped):
         assert said is not None

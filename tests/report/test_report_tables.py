@@ -54,13 +54,13 @@ def test_a_measured_gain_has_its_interval_and_a_modelled_one_none() -> None:
     assert tables.gain_text(MODELLED).plain == "1.083x"
 
 
-def test_rows_of_earlier_templates_are_counted() -> None:
-    old, new = row(MEASURED, earlier_template=True), row(MEASURED)
+def test_rows_of_other_templates_are_counted() -> None:
+    old, new = row(MEASURED, other_template=True), row(MEASURED)
     of_another_sku = row(MEASURED, sku="h100_sxm5")
     drawn = text(tables.table(TableView("x.db", (old, new, old, of_another_sku))), 200)
-    assert "2 of 3 rows were found with earlier templates" in drawn
-    assert drawn.count("earlier templates") == 1
-    assert "earlier templates" not in text(tables.table(TableView("x.db", (new,))))
+    assert "2 of 3 rows were found with other templates" in drawn
+    assert drawn.count("other templates") == 1
+    assert "other templates" not in text(tables.table(TableView("x.db", (new,))))
 
 
 @pytest.mark.parametrize("width", [80, 120])
