@@ -19,6 +19,7 @@ everywhere cannot hide under one large rounding.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -55,22 +56,26 @@ E4M3_P_SCALE = 2.0**4
 """P of the row maximum where the same-precision computation rounds P to e4m3: the middle of what a
 kernel may choose, whose largest P is 2 ** 8 under a stale maximum and as little as 1 without."""
 
-REFERENCE_LOGITS = 5e8
-"""Logits (query rows x keys x slices) that the reference of the problem's own shape may compute,
-as far as :data:`LEAST_SLICES` allow.
+REFERENCE_LOGITS = 2e8
+"""Logits (compared query rows x keys x slices) that the reference of the problem's own shape may
+compute, as far as :data:`LARGEST_ROW_STEP` allows.
 
 A logit costs the reference some 300 bytes of passes over score matrices and about ``16 *
 head_dim`` operations, half of them in float64: about 0.4 ns (source: trials on an H200,
 2026-11-21, where 4 slices of 16384 x 16384 cost 0.4 s beyond their launches). So this many are
-0.2 s. Where two slices alone are more (seqlen above 16384), a launch is long as well: the check
-then takes the time of some ``1000 / (batch * num_heads_q)`` launches, 50 for 20 heads."""
+0.08 s, as long as 30 launches of 16384 x 16384 with 16 heads."""
 
-E4M3_COST = 32
+E4M3_COST = 16
 """Logits of 16 bits that one of e4m3 counts as: its products are taken one by one, since Hopper's
-accumulators cut each of them off (see :mod:`fa4gen.evaluate.gpu_accumulator`)."""
+accumulators cut each of them off (see :mod:`fa4gen.evaluate.gpu_accumulator`). Source: trials on an
+H200, 2026-11-22, where a slice of 16384 x 16384 cost 3 s beyond its launches."""
 
-MOST_SLICES, LEAST_SLICES = 4, 2
+MOST_SLICES = 4
 """(batch, head) slices of the problem's own shape that are compared with float64."""
+
+LARGEST_ROW_STEP = 63
+"""From a compared row to the next, at most: no query tile is shorter, so none is left out. Steps
+are odd, so that the rows are at every place of a tile."""
 
 
 class Distribution(StrEnum):
@@ -101,6 +106,8 @@ class CheckCase:
     slices: tuple[tuple[int, int], ...] | None = None
     """(batch, query head) pairs compared with float64; ``None`` for all. All elements are checked
     for having been written in any case."""
+    rows: tuple[int, ...] | None = None
+    """Query rows of those that are compared, in order; ``None`` for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,30 +169,32 @@ def small_batch(problem: AttentionProblem) -> AttentionProblem:
 
 
 def own_case(problem: AttentionProblem, seed: int) -> CheckCase:
-    """The problem itself: the last (batch, head), the first where there are more than two slices,
-    and others at random.
+    """The problem itself: the first (batch, head), the last and others at random; of a long one
+    every so many rows, from a random one on, and the last.
 
-    The last lies behind the largest offsets. Whether every element was written, is finite and
+    The last ones lie behind the largest offsets. Whether every element was written, is finite and
     comes out the same twice is looked at everywhere.
     """
     rng = random.Random(seed)
-    count = slices_compared(problem)
-    picked = {(problem.batch - 1, problem.num_heads_q - 1)}
-    if count > LEAST_SLICES:
-        picked.add((0, 0))
     total = problem.batch * problem.num_heads_q
-    for flat in rng.sample(range(total), min(count, total)):
+    count = min(MOST_SLICES, total)
+    picked = {divmod(flat, problem.num_heads_q) for flat in (0, total - 1)}
+    for flat in rng.sample(range(total), count):
         if len(picked) < count:
             picked.add(divmod(flat, problem.num_heads_q))
-    return CheckCase("problem", problem, Distribution.NORMAL, tuple(sorted(picked)))
+    step, rows = row_step(problem), None
+    if step > 1:
+        every = range(rng.randrange(step), problem.seqlen_q, step)
+        rows = tuple(sorted({*every, problem.seqlen_q - 1}))
+    return CheckCase("problem", problem, Distribution.NORMAL, tuple(sorted(picked)), rows)
 
 
-def slices_compared(problem: AttentionProblem) -> int:
-    """How many (batch, head) slices of the problem's own shape the reference can afford."""
-    logits, least = problem.seqlen_q * problem.seqlen_k, LEAST_SLICES
+def row_step(problem: AttentionProblem) -> int:
+    """How far apart rows of the problem's own shape are that the reference can afford."""
+    logits = MOST_SLICES * problem.seqlen_q * problem.seqlen_k
     if problem.dtype is DType.E4M3:
-        logits, least = logits * E4M3_COST, 1
-    return max(least, min(MOST_SLICES, int(REFERENCE_LOGITS // logits)))
+        logits *= E4M3_COST
+    return min(LARGEST_ROW_STEP, problem.seqlen_q, math.ceil(logits / REFERENCE_LOGITS)) | 1
 
 
 def allowed_error(baseline: float, largest: float, unit_roundoff: float) -> float:

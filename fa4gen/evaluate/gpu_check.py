@@ -179,8 +179,9 @@ def compare(case: CheckCase, output: Output, wanted: Reference, exp2_error: floa
     import torch
 
     slices = case_slices(case)
-    o = torch.stack([output.out[b, :, h] for b, h in slices]).double()
-    lse = torch.stack([output.lse[b, h] for b, h in slices]).double()
+    rows = slice(None) if case.rows is None else list(case.rows)
+    o = torch.stack([output.out[b, :, h] for b, h in slices])[:, rows].double()
+    lse = torch.stack([output.lse[b, h] for b, h in slices])[:, rows].double()
     error = (o - wanted.o).abs().nan_to_num(nan=math.inf)
     roundoff = case.problem.dtype.out.unit_roundoff
     bound = wanted.spread * exp2_share(exp2_error)
@@ -190,7 +191,8 @@ def compare(case: CheckCase, output: Output, wanted: Reference, exp2_error: floa
     worst, allowed = float(error.flatten()[at]), float(bound.flatten()[at]) + flat
     if worst > allowed:
         index, row = divmod(at // o.shape[2], o.shape[1])
-        return CaseResult(case.kind, worst, allowed, _where("O", case, slices[index], row))
+        where = _where("O", case, slices[index], _row(case, row))
+        return CaseResult(case.kind, worst, allowed, where)
     rms_allowed = allowed_error(_rms(wanted.error_16), _rms(wanted.o), roundoff) + _rms(bound)
     if (rms := _rms(error)) > rms_allowed:
         return CaseResult(
@@ -228,7 +230,7 @@ def _compare_lse(
     if worst <= allowed:
         return None
     index, row = divmod(at, difference.shape[1])
-    where = _where("LSE", case, case_slices(case)[index], row)
+    where = _where("LSE", case, case_slices(case)[index], _row(case, row))
     return CaseResult(case.kind, worst, allowed, where)
 
 
@@ -238,6 +240,11 @@ def _rms(values: Tensor) -> float:
 
 def _where(name: str, case: CheckCase, place: tuple[int, int], row: int) -> str:
     return f"{case.kind}: {name} at batch {place[0]}, head {place[1]}, row {row}"
+
+
+def _row(case: CheckCase, compared: int) -> int:
+    """Of the problem, for one of those that are compared."""
+    return compared if case.rows is None else case.rows[compared]
 
 
 def case_slices(case: CheckCase) -> tuple[tuple[int, int], ...]:
@@ -286,5 +293,5 @@ def run_case(
         spots = (~torch.isfinite(output.out)).nonzero()
         b, row, head, _ = spots[0].tolist()
         return CaseResult(case.kind, math.inf, 0.0, _where("O not finite,", case, (b, head), row))
-    wanted = reference(inputs, case.problem.causal, scale, case_slices(case))
+    wanted = reference(inputs, case.problem.causal, scale, case_slices(case), case.rows)
     return compare(case, output, wanted, exp2_error)

@@ -24,7 +24,7 @@ CHUNK_BYTES = 512 << 20
 class Reference(NamedTuple):
     """Float64 attention of some (batch, head) slices, and the same-precision computation.
 
-    ``lse`` and ``lse_32`` are ``(slices, seqlen_q)``, the rest ``(slices, seqlen_q, head_dim_v)``.
+    ``lse`` and ``lse_32`` are ``(slices, rows)``, the rest ``(slices, rows, head_dim_v)``.
     """
 
     o: Tensor
@@ -55,24 +55,36 @@ class _Slices(NamedTuple):
 
 
 def reference(
-    inputs: Inputs, causal: bool, scale: float, slices: Sequence[tuple[int, int]]
+    inputs: Inputs,
+    causal: bool,
+    scale: float,
+    slices: Sequence[tuple[int, int]],
+    rows: Sequence[int] | None = None,
 ) -> Reference:
-    """Float64 attention and the same-precision computation of ``slices``, chunked over rows."""
+    """Float64 attention and the same-precision computation of ``slices``, chunked over rows.
+
+    Args:
+        rows: query rows, in the order that is wanted; all by default.
+    """
     import torch
 
     whole = _slices(inputs, scale, slices)
-    rows, keys = whole.q.shape[1], whole.k.shape[1]
+    offset, keys = whole.k.shape[1] - whole.q.shape[1], whole.k.shape[1]
+    places = torch.arange(whole.q.shape[1], device=whole.q.device)
+    if rows is not None:
+        places = places[list(rows)]
+        whole = whole._replace(q=whole.q[:, places])
     step = max(1, CHUNK_BYTES // (8 * keys * len(slices)))
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         parts = []
-        for begin in range(0, rows, step):
+        for begin in range(0, len(places), step):
             chunk = whole._replace(q=whole.q[:, begin : begin + step])
-            row = torch.arange(begin, begin + chunk.q.shape[1], device=whole.q.device)
+            row = places[begin : begin + step]
             hidden = None
             if causal:
-                hidden = torch.arange(keys, device=row.device) > row[:, None] + keys - rows
+                hidden = torch.arange(keys, device=row.device) > row[:, None] + offset
             exact = _exact(chunk, hidden)
             parts.append((*exact, *_same(chunk, hidden, exact[0])))
     finally:

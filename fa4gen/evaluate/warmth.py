@@ -17,29 +17,26 @@ from typing import Any
 SUSTAINED_WARMUP_S = 4.0
 """Load before a cold card's first sustained sample. Source: measured on an H200, 2026-11-20: 3 s
 after idle a card runs at 1980 MHz, after 4 s of load at 1590 to 1785 MHz."""
-SUSTAINED_REFRESH_S = 0.1
-"""Least load before sustained samples of a card that was busy a moment ago.
+SUSTAINED_REFRESH_S = 0.05
+"""Load before sustained samples of a card that was busy a moment ago.
 
 It need not bring the clock to rest: a gain is the ratio of two samples taken within milliseconds
-of each other, which what is left of a drift hardly touches (measured on an H200, 2026-11-20: one
-kernel against itself stays within 0.15 % while the clock moves by 17 %), and the time since the
-card was last busy is added. Absolute times stand beside their clock. (After a rest of 0.25 to 6 s
-products of matrices take 0.95 of their steady time at 0.1 s, 0.97 from 0.2 to 2.5 s: an H200,
-2026-11-22.)"""
+of each other. Measured on an H200, 2026-11-22: after a check, gains of four pairs of kernels after
+0.05 to 1 s of load are within 0.0005 of each other, which is what they spread, and so is a kernel
+beside itself; absolute times are within 2 % and stand beside their clock."""
+SHORT_REST_S = 6.0
+"""After which a card is cold. Until then it does not matter how long it rested: products of
+matrices take 0.95 of their steady time after 0.1 s of load, 0.97 from 0.2 to 2.5 s, after 0.25
+as after 6 s of rest (measured on an H200, 2026-11-22)."""
 KEEP_WARM_S = 8.0
-"""Longest that a card without work is kept under load: a wait for compilers, not a pause. Otherwise
-every second of waiting costs another one of load before the next sample (:class:`Heat`)."""
+"""Longest that a card without work is kept under load: a wait for compilers, not a pause."""
 _LOOK_S = 0.004
 """Between two looks at what a card has done of its load; less than a turn of it."""
 
 
 @dataclass(slots=True)
 class Heat:
-    """What load a card still lacks for its sustained state; one for the life of a process.
-
-    A second for a second of rest is a rule of thumb, between the 0.2 s that bring a card close and
-    the 3 s or so that it takes to get there, however long it rested: it had better not rest.
-    """
+    """What load a card still lacks for its sustained state; one for the life of a process."""
 
     lacking_s: float = SUSTAINED_WARMUP_S
     """When it was last under load; at first, of a cold card."""
@@ -63,7 +60,10 @@ class Heat:
         if self.last_busy is None:
             return self.lacking_s
         rested_s = max(0.0, time.monotonic() - self.last_busy - load_s)
-        return min(SUSTAINED_WARMUP_S, self.lacking_s + rested_s)
+        if rested_s > SHORT_REST_S:
+            return SUSTAINED_WARMUP_S
+        # On the way up from cold, a pause takes back what as much load has brought.
+        return min(SUSTAINED_WARMUP_S, self.lacking_s + rested_s) if self.lacking_s else 0.0
 
 
 class Load:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import fake_kernels
@@ -21,7 +22,7 @@ from fa4gen.evaluate.correctness import (
     allowed_lse_error,
     check_cases,
     own_case,
-    slices_compared,
+    row_step,
     small_cases,
 )
 from fa4gen.evaluate.gpu_check import CaseResult, Inputs, make_inputs, run_case, softmax_scale
@@ -220,19 +221,64 @@ def test_own_case_samples_first_last_and_others() -> None:
     assert {(0, 0), (2, 7)} <= set(case.slices or ())
     assert len(case.slices or ()) == 4
     assert own_case(problem, seed=2) != case
-    assert slices_compared(replace(DENSE, seqlen_q=1, seqlen_k=32768)) == 4
     tiny = own_case(replace(problem, batch=1, num_heads_q=1, num_heads_kv=1), 1)
     assert tiny.slices == ((0, 0),)
+    assert tiny.rows is None
 
 
-def test_long_problems_compare_fewer_slices_but_never_fewer_than_two() -> None:
-    for seqlen, count in ((8192, 4), (16384, 2), (131072, 2)):
-        problem = replace(DENSE, batch=2, num_heads_q=16, seqlen_q=seqlen, seqlen_k=seqlen)
-        assert slices_compared(problem) == count
-        drawn = {own_case(problem, seed).slices for seed in range(20)}
-        assert {len(slices or ()) for slices in drawn} == {count}
-        assert all((1, 15) in (slices or ()) for slices in drawn)
-        assert len(drawn) > 5, "the others are another draw each time"
+@pytest.mark.parametrize(
+    ("seqlen", "dtype", "step"),
+    [
+        (2048, DType.BF16, 1),
+        (8192, DType.BF16, 3),
+        (16384, DType.BF16, 7),
+        (131072, DType.BF16, 63),
+        (2048, DType.E4M3, 3),
+        (16384, DType.E4M3, 63),
+    ],
+)
+def test_long_problems_compare_rows_of_every_query_tile(
+    seqlen: int, dtype: DType, step: int
+) -> None:
+    problem = replace(DENSE, batch=2, num_heads_q=16, seqlen_q=seqlen, seqlen_k=seqlen)
+    problem = replace(problem, dtype=dtype)
+    assert row_step(problem) == step
+    drawn = [own_case(problem, seed) for seed in range(20)]
+    for case in drawn:
+        assert {(0, 0), (1, 15)} <= set(case.slices or ())
+        assert len(case.slices or ()) == 4
+        rows = case.rows or tuple(range(seqlen))
+        assert rows[-1] == seqlen - 1
+        assert {row // 64 for row in rows} == set(range(seqlen // 64))
+        assert max(b - a for a, b in pairwise(rows)) == step
+    assert len({case.slices for case in drawn}) > 5, "the others are another draw each time"
+    assert step == 1 or len({case.rows for case in drawn}) > 1
+
+
+def test_one_query_row_is_compared_however_many_keys() -> None:
+    case = own_case(replace(DENSE, seqlen_q=1, seqlen_k=1 << 27), seed=1)
+    assert case.rows in (None, (0,))
+
+
+def test_rows_that_are_left_out_change_nothing_of_the_others() -> None:
+    import torch
+
+    problem = replace(DENSE, causal=True, seqlen_q=40, seqlen_k=50)
+    inputs = make_inputs(problem, Distribution.NORMAL, 5, "cpu")
+    slices, rows = [(0, 0), (0, 3)], (2, 9, 16, 39)
+    whole = reference(inputs, True, 0.1, slices)
+    for some, every in zip(reference(inputs, True, 0.1, slices, rows), whole, strict=True):
+        torch.testing.assert_close(some, every[:, list(rows)])
+
+
+def test_an_error_in_a_compared_row_is_named_by_its_number() -> None:
+    case = replace(case_of("normal"), slices=((1, 3),))
+    middle, last = case.problem.seqlen_q // 2, case.problem.seqlen_q - 1
+    with_both = replace(case, rows=(3, middle, last))
+    assert f"O at batch 1, head 3, row {middle}" in run("row", with_both).message
+    assert f"LSE at batch 1, head 3, row {last}" in run("lse", with_both).message
+    with_neither = replace(case, rows=(3, middle + 1, last - 1))
+    assert run("row", with_neither).message == run("lse", with_neither).message == ""
 
 
 def test_allowance_is_twice_the_baseline_and_at_least_one_rounding() -> None:

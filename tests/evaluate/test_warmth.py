@@ -14,6 +14,7 @@ from fa4gen.evaluate import warmth
 from fa4gen.evaluate.gpu import GpuEvaluator
 from fa4gen.evaluate.gpu_device import CudaDevice
 from fa4gen.evaluate.warmth import (
+    SHORT_REST_S,
     SUSTAINED_REFRESH_S,
     SUSTAINED_WARMUP_S,
     Heat,
@@ -61,21 +62,29 @@ def test_load_in_pieces_makes_up_for_a_cold_start(clock: Time) -> None:
     assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S)
 
 
-def test_rest_between_pieces_is_lacking_again(clock: Time) -> None:
+def test_pauses_on_the_way_up_count_against_it(clock: Time) -> None:
     heat = Heat()
-    heat.busy()
     for _ in range(10):
-        clock.now += 0.03
-        loaded(clock, heat, 0.01)
-    assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S + 10 * 0.02)
+        loaded(clock, heat, 0.1)
+        clock.now += 0.02
+    lacking = SUSTAINED_WARMUP_S - 10 * 0.1 + 10 * 0.02
+    assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S + lacking)
 
 
-def test_a_rest_lacks_as_much_and_no_more_than_a_cold_card(clock: Time) -> None:
+@pytest.mark.parametrize("rest_s", [0.0, 0.02, 1.5, SHORT_REST_S - 0.1])
+def test_a_warm_card_may_rest_for_a_while(clock: Time, rest_s: float) -> None:
     heat = Heat()
     heat.busy()
-    clock.now += 1.5
-    assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S + 1.5)
-    clock.now += 60.0
+    clock.now += rest_s
+    assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S)
+    loaded(clock, heat, 0.01)
+    assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S)
+
+
+def test_a_card_that_rested_longer_is_cold(clock: Time) -> None:
+    heat = Heat()
+    heat.busy()
+    clock.now += SHORT_REST_S + 0.1
     assert heat.warmup_s() == SUSTAINED_WARMUP_S
     heat.busy()
     assert heat.warmup_s() == pytest.approx(SUSTAINED_REFRESH_S)
