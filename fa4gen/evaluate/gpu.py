@@ -299,7 +299,7 @@ class GpuEvaluator:
         try:
             reply = self._ask(problem, request)
         except KernelFailure as failure:
-            failure.build = build
+            failure.build, failure.seed = build, seed
             raise
         if not isinstance(reply, CheckReply):
             raise EvaluationError(f"GPU worker: got {type(reply).__name__}, allowed: CheckReply")
@@ -327,7 +327,7 @@ class GpuEvaluator:
                     f"anchor {refs[0].config.config_id} of {problem}: {failure.outcome.value} "
                     f"while it was timed: {failure}"
                 ) from failure
-            failure.build = last.build
+            failure.build, failure.seed = last.build, last.seed
             raise
         if not isinstance(reply, TimeReply):
             raise EvaluationError(f"GPU worker: got {type(reply).__name__}, allowed: TimeReply")

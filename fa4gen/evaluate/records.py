@@ -47,6 +47,8 @@ class KernelFailure(Exception):
         super().__init__(message)
         self.outcome, self.artifact_id = outcome, artifact_id
         self.reasons, self.build = reasons, build
+        self.seed: int | None = None
+        """Of the inputs, where it met any: :class:`~fa4gen.evaluate.gpu.GpuSettings` takes it."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,7 @@ class Recorder:
             resources=build.resources if build is not None else None,
             compile_s=build.compile_s if build is not None else None,
             evaluate_s=elapsed_s,
+            details={} if failure.seed is None else {"seed": failure.seed},
         )
 
     def _provenance(self, conditions: GpuConditions) -> Provenance:

@@ -265,6 +265,14 @@ def test_a_finalist_that_dies_is_found_and_spares_the_others(
     assert [each.outcome for each in got] == [Outcome.TIMEOUT, Outcome.OK]
 
 
+def test_a_wrong_result_says_with_which_inputs(
+    evaluator: GpuEvaluator, builds: NamedBuilds
+) -> None:
+    got = evaluator.evaluate(PROBLEM, builds.config("row"))
+    assert got.details == {"seed": SETTINGS.seed}
+    assert evaluator.evaluate(PROBLEM, builds.config("compile")).details == {}
+
+
 @pytest.mark.slow
 def test_an_anchor_that_fails_is_an_error_but_evaluating_it_is_not() -> None:
     builds = NamedBuilds(["row", "good"])

@@ -16,7 +16,7 @@ from fa4gen.report.page.gather import gather
 from fa4gen.report.page.peers import COLUMNS, read_peers
 
 RECORDED = (
-    Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "h200-2026-11-22-peers-7.csv"
+    Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "h200-2026-11-22-peers-8.csv"
 )
 GPU, DATE = "NVIDIA H200", "2026-03-04T05:06:07+00:00"
 
