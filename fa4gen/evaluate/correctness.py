@@ -82,8 +82,8 @@ MOST_SLICES = 4
 """(batch, head) slices of the problem's own shape that are compared with float64."""
 
 LARGEST_ROW_STEP = 63
-"""From a compared row to the next, at most: no query tile is shorter, so none is left out. Steps
-are odd, so that the rows are at every place of a tile."""
+"""From a compared row to the next, at most. No query tile is shorter unless it packs heads, so none
+is left out. Steps are odd, so that the rows are at every place of a tile."""
 
 
 class Distribution(StrEnum):

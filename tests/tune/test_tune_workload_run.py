@@ -150,15 +150,16 @@ def test_shootout_overrules_the_search(problem, sku, store, small):
     assert store.dispatch_rows()[0].config == finalists[1]
 
 
-def test_a_default_that_stays_has_its_time_from_the_shootout(problem, sku, store, small):
+class Settled(FakeEvaluator):
     """The problem's first trial found a card that was not yet in its sustained state."""
 
-    class Settled(FakeEvaluator):
-        def shootout(self, problem, configs, *, budget_s=None):
-            found = super().shootout(problem, configs, budget_s=budget_s)
-            later = [replace(each.timing, median_us=1.07 * each.timing.median_us) for each in found]
-            return [each.with_timing(timing) for each, timing in zip(found, later, strict=True)]
+    def shootout(self, problem, configs, *, budget_s=None):
+        found = super().shootout(problem, configs, budget_s=budget_s)
+        later = [replace(each.timing, median_us=1.07 * each.timing.median_us) for each in found]
+        return [each.with_timing(timing) for each, timing in zip(found, later, strict=True)]
 
+
+def test_a_default_that_stays_has_its_time_from_the_shootout(problem, sku, store, small):
     evaluator = Settled(sku, lambda _problem, _config: Behaviour(time_us=100.0), uncertainty=0.05)
     (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
     (row,) = store.dispatch_rows()
@@ -471,16 +472,20 @@ def test_a_study_that_breaks_loses_no_evaluation(problem, sku, store, small, mon
     assert len(store.evaluations(problem)) == len(evaluator.evaluated) == 3
 
 
-def test_no_shootout_when_nothing_beats_the_default(problem, sku, store, small):
+def test_a_default_that_nothing_beats_is_timed_alone(problem, sku, store, small):
+    """Its time should be of the same kind as that of a kernel which won a shoot-out."""
+
     def script(_problem, config):
         return Behaviour(time_us=100.0 if config == anchor_of(problem) else 105.0)
 
-    evaluator = FakeEvaluator(sku, script)
+    evaluator = Settled(sku, script)
     (result,) = tune([problem], evaluator=evaluator, store=store, settings=small).problems
-    assert evaluator.shootouts == []
+    assert evaluator.shootouts == [(anchor_of(problem),)]
     assert result.finalists == ()
     assert result.default_stays
-    assert store.dispatch_rows()[0].config == anchor_of(problem)
+    (row,) = store.dispatch_rows()
+    assert row.config == anchor_of(problem)
+    assert row.evaluation.timing.median_us == pytest.approx(107.0)
 
 
 def test_the_shootout_gets_what_is_left_of_the_budget(problem, sku, store, small):
