@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from fa4gen.core.dtypes import DType
 from fa4gen.core.problem import AttentionProblem
 from fa4gen.evaluate.correctness import (
-    CLOSE,
     DESCALES,
     GROWTH_LOG2_PER_BLOCK,
     GROWTH_SHARES,
@@ -70,11 +69,6 @@ class CaseResult:
     """Empty when the kernel is right."""
     errors: CaseErrors | None = None
     """All errors of a kernel that is right."""
-
-    @property
-    def close(self) -> bool:
-        """Whether the error is beyond its allowance, but by so little that it may be chance."""
-        return bool(self.message) and self.error <= CLOSE * self.allowed
 
 
 class Output:

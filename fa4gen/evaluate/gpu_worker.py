@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from fa4gen.core.errors import MissingDependency
 from fa4gen.core.evaluation import L2State, ResourceUse
 from fa4gen.core.problem import AttentionProblem
-from fa4gen.evaluate.correctness import CheckCase, Distribution, check_cases, own_case
+from fa4gen.evaluate.correctness import Distribution, check_cases, own_case
 from fa4gen.evaluate.gpu_bench import Bench, Launch, interleave
 from fa4gen.evaluate.gpu_check import (
     CaseResult,
@@ -171,9 +171,20 @@ class Worker:
         if request.own_shape_only:
             cases = (own_case(request.problem, request.seed),)
         for number, case in enumerate(cases):
-            result = self._judge(ref, kernel, case, request.seed + number)
-            if result.close:
-                result = self._judge(ref, kernel, case, request.seed + len(cases) + number)
+            self.progress(Stage.CHECK, case.kind)
+            inputs = make_inputs(
+                case.problem,
+                case.distribution,
+                request.seed + number,
+                self._device.name,
+                ref.config.tile_n,
+            )
+
+            def launch(thunk: Callable[[], object], kind: str = case.kind) -> None:
+                self._launch(ref, kind, thunk)
+                self.progress(Stage.CHECK, kind)
+
+            result = run_case(kernel, case, inputs=inputs, launch=launch, exp2_error=ref.exp2_error)
             if result.message:
                 raise WrongResultError(ref.artifact_id, result)
             results.append(result)
@@ -181,19 +192,6 @@ class Worker:
         kinds = tuple(result.kind for result in results)
         errors = tuple(result.errors for result in results if result.errors is not None)
         return CheckReply(kinds, worst.error, worst.allowed, worst.kind, errors)
-
-    def _judge(self, ref: KernelRef, kernel: Kernel, case: CheckCase, seed: int) -> CaseResult:
-        """One case on inputs drawn with ``seed``."""
-        self.progress(Stage.CHECK, case.kind)
-        inputs = make_inputs(
-            case.problem, case.distribution, seed, self._device.name, ref.config.tile_n
-        )
-
-        def launch(thunk: Callable[[], object]) -> None:
-            self._launch(ref, case.kind, thunk)
-            self.progress(Stage.CHECK, case.kind)
-
-        return run_case(kernel, case, inputs=inputs, launch=launch, exp2_error=ref.exp2_error)
 
     def _time(self, request: TimeRequest) -> TimeReply:
         problem = request.problem

@@ -99,7 +99,7 @@ def test_neighbours_answer_for_every_decode_row_of_the_table():
         as_they_are.append(predict(row.problem, near.config, H200).time_us / own_us)
         fitted.append(predict(row.problem, fit, H200).time_us / own_us)
     assert len(fitted) == 30
-    assert sum(ratio > 1.15 for ratio in as_they_are) >= 5
+    assert sum(ratio > 1.15 for ratio in as_they_are) >= 6
     assert max(as_they_are) > 4
     assert max(fitted) < 1.15
 
